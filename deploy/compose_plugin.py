@@ -36,9 +36,7 @@ def ensure() -> str:
     tools = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
     if tools or not KEYRING.exists():
         lacks = ", ".join(tools) or str(KEYRING)
-        raise HostError(
-            f"{' and '.join(missing)} missing, and no Debian to take them from ({lacks} missing)", BY_HAND
-        )
+        raise HostError(f"{' and '.join(missing)} missing, and no Debian to take them from ({lacks} missing)", BY_HAND)
     folder = plugin_folder()
     with tempfile.TemporaryDirectory(prefix="bouquet-plugins-") as scratch:
         # apt fetches as its own user, who must be able to enter.
@@ -124,6 +122,4 @@ def _works(package: str) -> bool:
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except FileNotFoundError as error:
-        raise HostError(
-            "docker is not on PATH", "install Docker, or run without it: make run does"
-        ) from error
+        raise HostError("docker is not on PATH", "install Docker, or run without it: make run does") from error

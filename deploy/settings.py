@@ -12,6 +12,9 @@ from typing import Self
 
 from deploy.errors import SettingError
 
+PROJECT = Path(__file__).resolve().parents[1]
+"""The checkout, or in an image the folder that has `deploy/`."""
+
 Environment = Mapping[str, str]
 
 MAX_SUPERNODES = 1000
@@ -82,8 +85,8 @@ class SuperLinkSettings:
         """Read the settings; raise `SettingError` where one is impossible."""
         return cls(
             supernodes=_supernodes(environment),
-            fleet_address=_text(environment, "FLEET_ADDRESS", "0.0.0.0:9092"),  # noqa: S104  other containers call it
-            control_address=_text(environment, "CONTROL_ADDRESS", "0.0.0.0:9093"),  # noqa: S104  published on loopback
+            fleet_address=_text(environment, "FLEET_ADDRESS", "0.0.0.0:9092"),
+            control_address=_text(environment, "CONTROL_ADDRESS", "0.0.0.0:9093"),
             # The Runtime API gives tasks and tokens to any peer: never beyond loopback.
             runtime_address=_text(environment, "RUNTIME_ADDRESS", "127.0.0.1:9091"),
             directories=Directories.read(environment),
@@ -133,6 +136,8 @@ class HostSettings:
     fleet_port: int
     run_config: str
     results: Path
+    base_image: str | None
+    flower_home: Path
     up_timeout: int
 
     @classmethod
@@ -146,7 +151,9 @@ class HostSettings:
             control_port=_whole(environment, "CONTROL_PORT", 9093, 1, MAX_PORT),
             fleet_port=_whole(environment, "FLEET_PORT", 9092, 1, MAX_PORT),
             run_config=_text(environment, "RUN_CONFIG", ""),
-            results=Path(_text(environment, "RESULTS", "results")),
+            results=Path(_text(environment, "RESULTS", str(PROJECT / "results"))),
+            base_image=_text(environment, "BASE_IMAGE", "") or None,
+            flower_home=Path(_text(environment, "FLWR_HOME", str(Path.home() / ".flwr"))),
             up_timeout=_whole(environment, "UP_TIMEOUT", 300, 1, 86400),
         )
 
@@ -160,6 +167,9 @@ def _existing_folder(name: str, value: str) -> Path:
     path = Path(value).expanduser().resolve()
     if not path.is_dir():
         raise SettingError(
-            name, value, "there is no such folder", f"give a folder in the layout of uoft-cs/cifar10, or leave {name} out"
+            name,
+            value,
+            "there is no such folder",
+            f"give a folder in the layout of uoft-cs/cifar10, or leave {name} out",
         )
     return path

@@ -1,0 +1,28 @@
+"""`flower-supernode`, which declares its container ready once the SuperLink has registered it."""
+
+import sys
+
+import grpc
+from flwr.supernode.cli import flower_supernode
+
+from deploy import probe
+from deploy.entry import report
+from deploy.errors import FleetError
+from deploy.flower.readiness import SUPERNODE_READY, when_logged
+
+
+def main() -> None:
+    """Run the SuperNode; raise `FleetError` once it has given up on the SuperLink."""
+    when_logged(SUPERNODE_READY, probe.declare_ready)
+    try:
+        flower_supernode()
+    except grpc.RpcError as error:
+        address = sys.argv[sys.argv.index("--superlink") + 1]
+        raise FleetError(
+            f"SUPERLINK={address}: gave up reaching the SuperLink ({error.details()})",
+            "start it, or correct SUPERLINK; SUPERLINK_MAX_WAIT sets for how many seconds a SuperNode tries",
+        ) from error
+
+
+if __name__ == "__main__":
+    report(main)
