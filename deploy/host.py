@@ -5,6 +5,7 @@ import subprocess
 
 from deploy.errors import SettingError
 from deploy.fleet import Fleet
+from deploy.process_fleet import ProcessFleet
 from deploy.settings import HostSettings
 
 
@@ -29,12 +30,16 @@ def choose_fleet(settings: HostSettings) -> tuple[Fleet, str]:
     SettingError
         `FLEET=containers`, and there is no Docker.
     """
-    # Each launcher is imported only where it is used: without Docker nothing here needs its library.
-    if settings.fleet != "processes" and docker_answers():
+    processes = ProcessFleet(settings)
+    if settings.fleet == "auto" and processes.members():
+        return processes, "local processes, because they are running"
+    if settings.fleet == "processes":
+        return processes, "local processes, because FLEET=processes"
+    if docker_answers():
+        # Imported only here: without Docker nothing needs its library.
         from deploy.compose_fleet import ComposeFleet  # noqa: PLC0415
 
-        why = "Docker answers" if settings.fleet == "auto" else "FLEET=containers"
-        return ComposeFleet(settings), f"containers, because {why}"
+        return ComposeFleet(settings), "containers, because Docker answers"
     if settings.fleet == "containers":
         raise SettingError(
             "FLEET",
@@ -42,7 +47,4 @@ def choose_fleet(settings: HostSettings) -> tuple[Fleet, str]:
             "no Docker daemon answers here",
             "start Docker, or run the fleet as local processes: FLEET=processes",
         )
-    from deploy.process_fleet import ProcessFleet  # noqa: PLC0415
-
-    why = "no Docker daemon answers" if settings.fleet == "auto" else "FLEET=processes"
-    return ProcessFleet(settings), f"local processes, because {why}"
+    return processes, "local processes, because no Docker daemon answers"

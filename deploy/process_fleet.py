@@ -49,7 +49,7 @@ class ProcessFleet:
         fresh.replace(plan)
         if self._supervisor() is None or not unchanged:
             self.down()
-            self._start(plan)
+            self._start(plan, children)
         self._wait_until_healthy()
 
     def down(self) -> None:
@@ -132,10 +132,12 @@ class ProcessFleet:
             log=str(self._home / "logs" / f"{name}.log"),
         )
 
-    def _start(self, plan: Path) -> None:
+    def _start(self, plan: Path, children: list[Child]) -> None:
         for stale in ("run", "logs"):
             shutil.rmtree(self._home / stale, ignore_errors=True)
             (self._home / stale).mkdir()
+        for child in children:
+            Path(child.environment["BOUQUET_RUN_DIR"]).mkdir()
         lock = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -61,7 +61,7 @@ class Directories:
     """Locks on partition-ids, shared by all SuperNodes."""
 
     @classmethod
-    def read(cls, environment: Environment) -> Self:
+    def read(cls, environment: Environment = os.environ) -> Self:
         """Read `BOUQUET_RUN_DIR`, `BOUQUET_STATE_DIR` and `BOUQUET_LEASE_DIR`."""
         return cls(
             run=Path(_text(environment, "BOUQUET_RUN_DIR", "/run/bouquet")),

@@ -5,15 +5,16 @@ import sys
 import grpc
 from flwr.supernode.cli import flower_supernode
 
-from deploy import probe
 from deploy.entry import report
 from deploy.errors import FleetError
 from deploy.flower.readiness import SUPERNODE_READY, when_logged
+from deploy.probe import Readiness
+from deploy.settings import Directories
 
 
 def main() -> None:
     """Run the SuperNode; raise `FleetError` once it has given up on the SuperLink."""
-    when_logged(SUPERNODE_READY, probe.declare_ready)
+    when_logged(SUPERNODE_READY, Readiness(Directories.read().run).declare)
     try:
         flower_supernode()
     except grpc.RpcError as error:
