@@ -1,7 +1,7 @@
 """The fleet without Docker: the same entry points as local processes, under one supervisor.
 
-Everything it keeps lies under `.bouquet/processes/`: the supervisor's lock (held while it lives) and plan,
-a log and a run folder for each member, the SuperLink's state, leases and caches.
+Everything it keeps lies under `.bouquet/processes/` (`BOUQUET_HOME`): the supervisor's lock (held while it
+lives) and plan, a log and a run folder for each member, the SuperLink's state, leases and caches.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ TAIL = 20
 class ProcessFleet:
     """One SuperLink and N SuperNodes as processes of this machine."""
 
-    def __init__(self, settings: HostSettings, home: Path = PROJECT / ".bouquet" / "processes") -> None:
+    def __init__(self, settings: HostSettings) -> None:
         self._settings = settings
-        self._home = home
-        self._lock = home / "supervisor.lock"
+        self._home = settings.home / "processes"
+        self._lock = self._home / "supervisor.lock"
 
     def prepare(self) -> Iterator[str]:
         """Nothing to do: processes run from this very environment."""

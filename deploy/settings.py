@@ -138,6 +138,8 @@ class HostSettings:
     results: Path
     base_image: str | None
     flower_home: Path
+    home: Path
+    """Where a fleet of local processes keeps its state, logs and caches."""
     up_timeout: int
 
     @classmethod
@@ -153,6 +155,7 @@ class HostSettings:
             run_config=_text(environment, "RUN_CONFIG", ""),
             results=Path(_text(environment, "RESULTS", str(PROJECT / "results"))),
             base_image=_text(environment, "BASE_IMAGE", "") or None,
+            home=Path(_text(environment, "BOUQUET_HOME", str(PROJECT / ".bouquet"))).resolve(),
             flower_home=Path(_text(environment, "FLWR_HOME", str(Path.home() / ".flwr"))),
             up_timeout=_whole(environment, "UP_TIMEOUT", 300, 1, 86400),
         )

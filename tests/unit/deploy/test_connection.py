@@ -18,7 +18,8 @@ def test_a_new_file_gets_the_connection_and_keeps_flowers_own_default(tmp_path: 
 
 
 def test_comments_other_connections_and_other_tables_stay_as_they_were(tmp_path: Path) -> None:
-    before = "# mine\n[superlink]\ndefault = 'far'   # kept\n\n[superlink.far]\naddress = \"far:9093\"\n\n[other]\nx = [1, 2]\n"
+    mine = "# mine\n[superlink]\ndefault = 'far'   # kept\n\n"
+    before = f'{mine}[superlink.far]\naddress = "far:9093"\n\n[other]\nx = [1, 2]\n'
     (tmp_path / "config.toml").write_text(before)
     write_connection("127.0.0.1:9093", tmp_path)
     after = (tmp_path / "config.toml").read_text()
