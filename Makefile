@@ -22,12 +22,13 @@ run up down logs status results connection:
 test: .venv/ready  ## run all tests: units, simulation, process fleet, containers
 	$(BIN)/pytest
 
-lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint
+lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint, shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile.superlink Dockerfile.supernode
 	$(BIN)/yamllint --strict .
+	$(BIN)/shellcheck .ci/run
 
 .venv/ready: uv.lock requirements/uv.txt
 	$(PYTHON) -m venv --clear $(VENV)
