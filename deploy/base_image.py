@@ -1,8 +1,8 @@
 """The image to build from: python:3.11-slim-bookworm, or its like made from Debian's packages.
 
-Where no image registry answers, Debian's archive often does: mmdebstrap makes a root file system of Debian 12 with
-its Python 3.11, verified by Debian's archive key, and Docker imports it. The host's CA bundle goes in, because a
-network that keeps registries out tends to have a CA of its own.
+Where no image registry answers, Debian's archive often does: mmdebstrap makes a root file system of Debian 12
+with its Python 3.11, verified by Debian's archive key, and Docker imports it. The host's CA bundle goes in,
+because a network that keeps registries out tends to have a CA of its own.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def _require_mmdebstrap(default: str) -> None:
     for needed, there in (("mmdebstrap", shutil.which("mmdebstrap")), (str(KEYRING), KEYRING.exists())):
         if not there:
             raise HostError(
-                f"no image registry answers for {default}, and {needed} is missing to make one from Debian's packages",
-                "as root: apt-get install mmdebstrap debian-archive-keyring; or set BASE_IMAGE to an image you have",
+                f"no image registry answers for {default}, and {needed} is missing to make it from Debian's packages",
+                "as root: apt-get install mmdebstrap debian-archive-keyring; or name another by BASE_IMAGE",
             )
 
 
