@@ -72,7 +72,7 @@ def _pipe(directory: str | os.PathLike[str]) -> str:
     path = os.path.join(directory, PIPE)  # noqa: PTH118
     # Whoever comes first makes it; a probe may well be first.
     if not os.path.exists(path):  # noqa: PTH110
-        try:
+        try:  # noqa: SIM105  contextlib would double this module's import time
             os.mkfifo(path, 0o600)
         except FileExistsError:
             pass
