@@ -17,10 +17,13 @@ def main() -> None:
     when_logged(SUPERNODE_READY, Readiness(Directories.read().run).declare)
     try:
         flower_supernode()
-    except grpc.RpcError as error:
+    except (grpc.RpcError, RuntimeError) as error:
+        # Flower logs the RpcError and lets its generator end: what comes out is "generator didn't yield".
+        if isinstance(error, RuntimeError) and "generator didn't yield" not in str(error):
+            raise
         address = sys.argv[sys.argv.index("--superlink") + 1]
         raise FleetError(
-            f"SUPERLINK={address}: gave up reaching the SuperLink ({error.details()})",
+            f"SUPERLINK={address}: gave up reaching the SuperLink",
             "start it, or correct SUPERLINK; SUPERLINK_MAX_WAIT sets for how many seconds a SuperNode tries",
         ) from error
 

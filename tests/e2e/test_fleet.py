@@ -94,7 +94,9 @@ def test_containers_are_healthy_and_published_on_loopback_alone(bouquet: Bouquet
     containers = bouquet.compose.ps()
     assert len(containers) == SUPERNODES + 1
     assert {container.state.health.status for container in containers if container.state.health} == {"healthy"}
-    bindings = [b for c in containers for published in (c.host_config.port_bindings or {}).values() for b in published]
+    bindings = [
+        b for c in containers for published in (c.host_config.port_bindings or {}).values() for b in published or ()
+    ]
     assert {binding.host_ip for binding in bindings} == {"127.0.0.1"}
 
 
