@@ -68,6 +68,17 @@ class Dataset:
         listing = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
+    def files(self, split: str) -> list[Path]:
+        """Return the parquet files of a split of a folder.
+
+        Raises:
+            SettingError: There are none.
+        """
+        files = sorted(self.folder.rglob(f"{split}-*.parquet")) if self.folder else []
+        if not files:
+            raise self.problem(f"the folder has no {split}-*.parquet")
+        return files
+
     def problem(self, what: str, mend: str = _MEND) -> SettingError:
         """Return the error that says what is wrong with this dataset."""
         return SettingError(self.setting, self.folder or self.name, what, mend)
@@ -137,11 +148,8 @@ def check(dataset: Dataset, *, num_partitions: int, test_split: bool) -> None:
     from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to import, and not needed for the hub
 
     for split in ["train", "test"] if test_split else ["train"]:
-        files = sorted(dataset.folder.rglob(f"{split}-*.parquet"))
-        if not files:
-            raise dataset.problem(f"the folder has no {split}-*.parquet")
         images = 0
-        for file in files:
+        for file in dataset.files(split):
             try:
                 footer = parquet.read_metadata(file)
             except (ArrowException, OSError) as error:

@@ -57,6 +57,7 @@ def build_model(learning_rate: float, seed: int) -> keras.Model:
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
+    model.optimizer.build(model.trainable_variables)  # else a saved model lacks them, and Keras warns at its load
     return model
 
 
@@ -70,13 +71,16 @@ class Learner:
     def __init__(self) -> None:
         self._model = build_model(learning_rate=0.001, seed=0)
         self._optimizer = self._model.optimizer
-        self._optimizer.build(self._model.trainable_variables)
         self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
         # Keras makes its metrics at the first step: made here, they do not cost the graphs a second trace.
         self._model.test_step((tf.zeros((1, 32, 32, 3)), tf.zeros(1, tf.uint8)))
         self._dropouts = [layer for layer in self._model.layers if isinstance(layer, layers.Dropout)]
-        self._train_epoch = tf.function(self._run_epoch)
-        self._evaluate = tf.function(self._run_evaluation)
+        # Open sizes, so that partitions and batches of any size share one graph.
+        images = tf.TensorSpec((None, 32, 32, 3), tf.uint8)
+        labels, order = tf.TensorSpec((None,), tf.uint8), tf.TensorSpec((None,), tf.int32)
+        batch_size = tf.TensorSpec((), tf.int32)
+        self._train_epoch = tf.function(self._run_epoch, input_signature=[images, labels, order, batch_size])
+        self._evaluate = tf.function(self._run_evaluation, input_signature=[images, labels, batch_size])
 
     @property
     def traces(self) -> tuple[int, int]:

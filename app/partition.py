@@ -97,7 +97,7 @@ def _through_disk(key: tuple[object, ...], read: Any) -> array_cache.Arrays:
 
 
 def _read_partition(source: Dataset, partition_id: int, num_partitions: int, seed: int) -> array_cache.Arrays:
-    federated = _federated_dataset(source, num_partitions, seed)
+    federated = _federated_dataset(source, source.fingerprint(), num_partitions, seed)
     partition = federated.load_partition(partition_id)
     decoded = _decode(source, partition)
     order = np.random.default_rng([seed, partition_id]).permutation(len(decoded))
@@ -113,28 +113,26 @@ def _read_partition(source: Dataset, partition_id: int, num_partitions: int, see
 
 
 def _read_test_split(source: Dataset) -> array_cache.Arrays:
-    federated = _federated_dataset(source, num_partitions=1, seed=0)
-    try:
-        split = federated.load_split("test")
-    except ValueError as error:
-        raise source.problem(f"has no test split ({error})", "set central-evaluation='off'") from error
-    decoded = _decode(source, split)
+    federated = _federated_dataset(source, source.fingerprint(), num_partitions=1, seed=0, test_split=True)
+    decoded = _decode(source, federated.load_split("test"))
     return {"images": decoded.images, "labels": decoded.labels}
 
 
 @lru_cache(maxsize=2)
-def _federated_dataset(source: Dataset, num_partitions: int, seed: int) -> Any:
+def _federated_dataset(
+    source: Dataset, _fingerprint: str, num_partitions: int, seed: int, test_split: bool = False
+) -> Any:
     """Open the dataset with flwr-datasets, whose import takes seconds that a filled cache saves."""
     from flwr_datasets import FederatedDataset  # noqa: PLC0415
     from flwr_datasets.partitioner import IidPartitioner  # noqa: PLC0415
 
-    options = {"revision": source.revision} if source.revision and source.folder is None else {}
-    federated = FederatedDataset(
-        dataset=str(source.folder or source.name),
-        partitioners={"train": IidPartitioner(num_partitions=num_partitions)},
-        seed=seed,
-        **options,
-    )
+    name, options = source.name, dict[str, Any](revision=source.revision or None)
+    if source.folder is not None:
+        # By its files: named by its folder, `datasets` would go on with a cached copy after the files change.
+        splits = ["train", "test"] if test_split else ["train"]
+        name, options = "parquet", {"data_files": {split: [*map(str, source.files(split))] for split in splits}}
+    partitioner = IidPartitioner(num_partitions=num_partitions)
+    federated = FederatedDataset(dataset=name, partitioners={"train": partitioner}, seed=seed, **options)
     try:
         train = federated.load_split("train")
     except Exception as error:

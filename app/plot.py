@@ -64,6 +64,8 @@ def _draw(axes: Any, rounds: Sequence[Round], quantity: str, keys: dict[str, str
     if band:
         numbers, worst, best = zip(*band, strict=True)
         color = _LINES["evaluate"][1]
+        if len(band) == 1:  # an area needs two rounds
+            numbers, worst, best = (numbers[0] - 0.05, numbers[0] + 0.05), worst * 2, best * 2
         axes.fill_between(numbers, worst, best, color=color, alpha=0.12, linewidth=0, label="evaluate, range of nodes")
     for source, points in lines.items():
         if points:
@@ -72,7 +74,7 @@ def _draw(axes: Any, rounds: Sequence[Round], quantity: str, keys: dict[str, str
             axes.plot(numbers, values, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
     axes.set_title(quantity.capitalize(), loc="left", fontweight="bold")
     axes.set_xlabel("round")
-    axes.set_xlim(0.7, max((each.number for each in rounds), default=1) + 0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.8, max((each.number for each in rounds), default=1) + 0.2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)

@@ -1,6 +1,7 @@
 """What both entry points share: report an error in one line, and become Flower's own process."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -20,3 +21,13 @@ def report(main: Callable[[], None]) -> None:
     except BouquetError as error:
         sys.stderr.write(f"bouquet: error: {error}\n")
         sys.exit(error.exit_code)
+
+
+def concrete(address: str) -> str:
+    """Return `address` with port 0 replaced by a free one: both Flower and its executor must know it beforehand."""
+    host, _, port = address.rpartition(":")
+    if port != "0":
+        return address
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return f"{host}:{free.getsockname()[1]}"

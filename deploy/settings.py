@@ -126,6 +126,31 @@ class SuperNodeSettings:
 
 
 @dataclass(frozen=True)
+class ServeSettings:
+    """How the process that an entry point becomes has apps run."""
+
+    executor: str
+    """`warm`: a process per run, its framework imported before (deploy/executor); `stock`: Flower's own."""
+    preload: tuple[str, ...]
+    workers: int
+    idle_seconds: float
+    task_seconds: float | None
+    run: Path
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `SettingError` where one is impossible."""
+        return cls(
+            executor=_choice(environment, "EXECUTOR", ("warm", "stock")),
+            preload=tuple(_text(environment, "EXECUTOR_PRELOAD", "keras flwr_datasets").replace(",", " ").split()),
+            workers=_whole(environment, "EXECUTOR_WORKERS", 2, 1, 64),
+            idle_seconds=_whole(environment, "EXECUTOR_IDLE", 300, 1, 86400),
+            task_seconds=_whole(environment, "EXECUTOR_TIMEOUT", 0, 0, 86400) or None,
+            run=Directories.read(environment).run,
+        )
+
+
+@dataclass(frozen=True)
 class HostSettings:
     """What the commands on the host (`make run`, `make up`, ...) need to know."""
 

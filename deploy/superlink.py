@@ -1,6 +1,6 @@
 """Entry point of the SuperLink: settings from the environment, a command line, then `exec`."""
 
-from deploy.entry import become, report
+from deploy.entry import become, concrete, report
 from deploy.settings import SuperLinkSettings
 
 
@@ -13,7 +13,7 @@ def command_line(settings: SuperLinkSettings) -> list[str]:
         "--control-api-address",
         settings.control_address,
         "--serverappio-api-address",
-        settings.runtime_address,
+        concrete(settings.runtime_address),
         "--database",
         str(settings.directories.state / "superlink.db"),
         "--disable-runtime-dependency-installation",
@@ -21,10 +21,10 @@ def command_line(settings: SuperLinkSettings) -> list[str]:
 
 
 def main() -> None:
-    """Check the settings and become `flower-superlink`."""
+    """Check the settings and become the process that runs `flower-superlink`."""
     settings = SuperLinkSettings.read()
     settings.directories.state.mkdir(parents=True, exist_ok=True)
-    become("deploy.flower.superlink", command_line(settings))
+    become("deploy.serve", ["superlink", *command_line(settings)])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import os
 
-from deploy.entry import become, report
+from deploy.entry import become, concrete, report
 from deploy.partition import take_partition
 from deploy.settings import SuperNodeSettings
 
@@ -26,20 +26,20 @@ def command_line(settings: SuperNodeSettings, partition_id: int) -> list[str]:
         "--max-wait-time",
         str(settings.superlink_max_wait),
         "--clientappio-api-address",
-        settings.runtime_address,
+        concrete(settings.runtime_address),
         "--node-config",
         node_config(settings, partition_id),
     ]
 
 
 def main() -> None:
-    """Check the settings, take a partition, and become `flower-supernode`."""
+    """Check the settings, take a partition, and become the process that runs `flower-supernode`."""
     settings = SuperNodeSettings.read()
     partition_id = take_partition(settings.directories.leases, settings.supernodes, settings.partition_id)
     # Ten nodes with as many TensorFlow threads as cores each fight for them: each gets its share.
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, str(settings.threads))
-    become("deploy.flower.supernode", command_line(settings, partition_id))
+    become("deploy.serve", ["supernode", *command_line(settings, partition_id)])
 
 
 if __name__ == "__main__":

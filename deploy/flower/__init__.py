@@ -1,1 +1,21 @@
-"""The one seam to Flower's insides: what Flower 1.34 keeps private, we use here and nowhere else."""
+"""The seam to Flower: every use of Flower's private API is in this package, and nowhere else.
+
+Written against Flower 1.34; `tests/unit/deploy/flower/test_contract.py` checks each line of this table against the
+installed release and says which piece to mend.
+
+==============  =====================================================================================================
+piece           depends on
+==============  =====================================================================================================
+superlink.py    the servicer classes and the names under which `flower_superlink`, `runtime_grpc` and `control_grpc`
+                instantiate them; their methods' signatures; `SuperLinkLifespan.startup`; that `control_handlers`
+                waits for log lines by `time.sleep(LOG_STREAM_INTERVAL)`; that `PushMessages` answers with the
+                objects to push; `get_authenticated_task`
+supernode.py    `start_client_internal`: its `_init_connection` and what that yields, its sleeps (3 s after an empty
+                pull, 0.5 s for a reply); that a message is confirmed once all its objects are stored;
+                `grpc_rere_client.connection`: `create_channel`, `HeartbeatSender`
+tasks.py        the Runtime API's messages; `TASK_TOKEN_HEADER`; `run_clientapp.push_message`
+clientapp.py    `run_clientapp`: `pull_task_input`, `push_message`, `push_task_output`; `install_from_fab`;
+                `get_load_client_app_fn`; `RuntimeTokenClientInterceptor._token`
+serverapp.py    `run_serverapp`: `GrpcGrid`, `start_log_uploader`, `flush_logs`; `grpc_grid.create_channel`
+==============  =====================================================================================================
+"""

@@ -1,32 +1,206 @@
-"""`flower-supernode`, which declares its container ready once the SuperLink has registered it."""
+"""Flower's SuperNode with its sleeps turned into waits for events.
 
-import sys
+Against a SuperLink of ours, which holds an empty pull, the next pull follows at once. Against a stock SuperLink,
+which answers an empty pull at once, the pace is the stock one: a pull every 3 s.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import grpc
-from flwr.supernode.cli import flower_supernode
+from flwr.proto import message_pb2, runtime_pb2
+from flwr.supercore.exit import add_exit_handler
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.run import RunNotRunningException
+from flwr.supernode.cli.flower_supernode import flower_supernode
+from flwr.supernode.servicer.runtime.runtime_servicer import SuperNodeRuntimeServicer
 
-from deploy.entry import report
-from deploy.errors import FleetError
-from deploy.flower.readiness import SUPERNODE_READY, when_logged
-from deploy.probe import Readiness
-from deploy.settings import Directories
+from .patching import check_version, replace
+from .waiting import Bell, HoldClientInterceptor, holding
+
+TASK_HOLD = 20.0  # seconds: PullPendingTasks with no task
+RUN_HOLD = 20.0  # seconds: our SuperLink's answer to "is the run still running?"
+RUN_PACE = 5.0  # seconds: the same question put to a stock SuperLink
+HELD = 1.0  # seconds: an empty answer that took longer was held
+
+TASKS, REPLIES = "tasks", "replies"
 
 
-def main() -> None:
-    """Run the SuperNode; raise `FleetError` once it has given up on the SuperLink."""
-    when_logged(SUPERNODE_READY, Readiness(Directories.read().run).declare)
-    try:
-        flower_supernode()
-    except (grpc.RpcError, RuntimeError) as error:
-        # Flower logs the RpcError and lets its generator end: what comes out is "generator didn't yield".
-        if isinstance(error, RuntimeError) and "generator didn't yield" not in str(error):
+class Node:
+    """What the parts of one SuperNode tell each other."""
+
+    def __init__(self) -> None:
+        self.bell = Bell()
+        self.receiving = False  # a message has come, its objects have not
+        self.pulled_for = 0.0  # seconds that the last empty pull took
+        self.watched: set[int] = set()
+        self.on_online: Callable[[int], None] = lambda node_id: None
+        self.on_offline: Callable[[str], None] = lambda reason: None
+        self.on_run_ended: Callable[[int], None] = lambda run_id: None
+        self.node_id = 0
+
+    # The clock of Flower's main loop
+
+    def sleep(self, seconds: float) -> None:
+        """Stand in for `time.sleep`: 3 s after an empty pull, 0.5 s for a reply or an object of it."""
+        if seconds < HELD:
+            self.bell.wait(REPLIES, self._heard, seconds)
+            self._heard = self.bell.heard(REPLIES)
+        elif self.pulled_for < HELD:
+            time.sleep(seconds)
+
+    _heard = -1
+
+    # The connection to the SuperLink
+
+    def receive(self, pull: Callable[[], Any]) -> Any:
+        """Pull a message; until it is confirmed, nobody may start on its task."""
+        self.receiving = False
+        start = time.monotonic()
+        received = pull()
+        self.pulled_for = 0.0 if received else time.monotonic() - start
+        self.receiving = received is not None
+        return received
+
+    def confirm(self, confirm: Callable[[int, str], None], run_id: int, object_id: str) -> None:
+        """Confirm a message that is all there, and wake the executor."""
+        confirm(run_id, object_id)
+        self.receiving = False
+        self.bell.ring(TASKS)
+
+    def watch_run(self, get_run: Callable[[int], Any], run_id: int) -> Any:
+        """Get a run, and from then on tell when it has ended."""
+        run = get_run(run_id)
+        if run_id not in self.watched:
+            self.watched.add(run_id)
+            threading.Thread(target=self._watch_run, args=(get_run, run_id), daemon=True).start()
+        return run
+
+    def _watch_run(self, get_run: Callable[[int], Any], run_id: int) -> None:
+        try:
+            while True:
+                start = time.monotonic()
+                with holding(RUN_HOLD):
+                    get_run(run_id)
+                if time.monotonic() - start < HELD:
+                    time.sleep(RUN_PACE)
+        except (RunNotRunningException, grpc.RpcError):
+            self.on_run_ended(run_id)
+        finally:
+            self.watched.discard(run_id)
+
+
+class Runtime(SuperNodeRuntimeServicer):
+    """The Runtime API: what ClientApp processes and executors call."""
+
+    node: ClassVar[Node]
+
+    def PullPendingTasks(
+        self, request: runtime_pb2.PullPendingTasksRequest, context: grpc.ServicerContext
+    ) -> runtime_pb2.PullPendingTasksResponse:
+        """Answer once a task is pending whose message is all there."""
+        response = runtime_pb2.PullPendingTasksResponse()
+
+        def ready() -> bool:
+            nonlocal response
+            if not self.node.receiving:
+                response = super(Runtime, self).PullPendingTasks(request, context)
+            return bool(response.tasks)
+
+        self.node.bell.hold(TASKS, ready, TASK_HOLD, context)
+        return response
+
+    def PushMessages(
+        self, request: runtime_pb2.PushAppMessagesRequest, context: grpc.ServicerContext
+    ) -> runtime_pb2.PushAppMessagesResponse:
+        """Wake the main loop for a reply."""
+        response = super().PushMessages(request, context)
+        self.node.bell.ring(REPLIES)
+        return response
+
+    def PushObject(
+        self, request: message_pb2.PushObjectRequest, context: grpc.ServicerContext
+    ) -> message_pb2.PushObjectResponse:
+        """Wake the main loop for an object of a reply."""
+        response = super().PushObject(request, context)
+        self.node.bell.ring(REPLIES)
+        return response
+
+
+class Heartbeat(HeartbeatSender):
+    """Tells whether the SuperLink counts the node as online, and outlives an error of the SuperLink.
+
+    Flower's own thread ends for good at the first answer that is neither success nor 'unavailable', such as
+    INTERNAL from a full disk: the node would look healthy and be offline until restarted.
+    """
+
+    node: ClassVar[Node]
+
+    def __init__(self, heartbeat_fn: Callable[[], bool]) -> None:
+        super().__init__(lambda: self._beat(heartbeat_fn))
+
+    def _beat(self, heartbeat_fn: Callable[[], bool]) -> bool:
+        try:
+            if heartbeat_fn():
+                if self.node.node_id:  # the first heartbeat is ahead of it
+                    self.node.on_online(self.node.node_id)
+                return True
+            self.node.on_offline("the SuperLink does not answer heartbeats")
+        except grpc.RpcError as error:
+            self.node.on_offline(f"heartbeat failed: {error.code().name}: {error.details()}")
+        except RuntimeError as error:
+            self.node.on_offline(str(error))
             raise
-        address = sys.argv[sys.argv.index("--superlink") + 1]
-        raise FleetError(
-            f"SUPERLINK={address}: gave up reaching the SuperLink",
-            "start it, or correct SUPERLINK; SUPERLINK_MAX_WAIT sets for how many seconds a SuperNode tries",
-        ) from error
+        return False
 
 
-if __name__ == "__main__":
-    report(main)
+def install(node: Node) -> None:
+    """Put the pieces above in the place of Flower's own."""
+    check_version()
+    Runtime.node = Heartbeat.node = node
+    replace("flwr.supernode.servicer.runtime.runtime_grpc", "SuperNodeRuntimeServicer", Runtime)
+    replace("flwr.client.grpc_rere_client.connection", "HeartbeatSender", Heartbeat)
+    replace("flwr.supernode.start_client_internal", "time", SimpleNamespace(sleep=node.sleep))
+
+    def create_channel(*, interceptors: list[Any], **options: Any) -> grpc.Channel:
+        return stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options)
+
+    stock_create_channel = replace("flwr.client.grpc_rere_client.connection", "create_channel", create_channel)
+
+    @contextmanager
+    def init_connection(*args: Any, **options: Any) -> Iterator[tuple[Any, ...]]:
+        with stock_init_connection(*args, **options) as (node_id, receive, send, get_run, *rest, confirm):
+            node.node_id = node_id
+            node.on_online(node_id)
+            yield (
+                node_id,
+                lambda: node.receive(receive),
+                send,
+                lambda run_id: node.watch_run(get_run, run_id),
+                *rest,
+                lambda run_id, object_id: node.confirm(confirm, run_id, object_id),
+            )
+
+    stock_init_connection = replace("flwr.supernode.start_client_internal", "_init_connection", init_connection)
+
+
+def run_supernode(
+    on_online: Callable[[int], None] = lambda node_id: None,
+    on_offline: Callable[[str], None] = lambda reason: None,
+    on_run_ended: Callable[[int], None] = lambda run_id: None,
+) -> None:
+    """Run `flower-supernode` with the arguments of `sys.argv`; returns when Flower gives up on the SuperLink.
+
+    `on_online` is called with the node id at each heartbeat that the SuperLink has acknowledged, the first one
+    right after registration; `on_offline` with the reason at each that it has not; `on_run_ended` with the id of
+    a run that has ended, whatever ended it.
+    """
+    node = Node()
+    node.on_online, node.on_offline, node.on_run_ended = on_online, on_offline, on_run_ended
+    install(node)
+    add_exit_handler(node.bell.close)  # a held call would keep its thread, and with it the process, for seconds
+    flower_supernode()

@@ -1,0 +1,56 @@
+"""Run Flower's SuperLink or SuperNode, and the executor that works for it, in one process."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from flwr.supercore.constant import TaskType
+from flwr.supercore.exit import add_exit_handler
+
+from ..flower.superlink import run_superlink
+from ..flower.supernode import run_supernode
+from ..flower.tasks import RuntimeApi, TaskQueue
+from .executor import Executor, ExecutorSettings
+
+
+def supernode(
+    arguments: Sequence[str],
+    api: RuntimeApi,
+    settings: ExecutorSettings,
+    on_online: Callable[[int], None] = lambda node_id: None,
+    on_offline: Callable[[str], None] = lambda reason: None,
+) -> None:
+    """Run `flower-supernode` with `arguments`, which say where `api` listens, and its executor.
+
+    Returns when Flower gives up on the SuperLink; ends with `SystemExit` when it is told to stop.
+    """
+    executor = _start(api, settings, TaskType.CLIENT_APP)
+    sys.argv = ["flower-supernode", *arguments, "--isolation", "process"]
+    try:
+        run_supernode(on_online, on_offline, on_run_ended=executor.end_run)
+    finally:
+        executor.stop()
+
+
+def superlink(
+    arguments: Sequence[str],
+    api: RuntimeApi,
+    settings: ExecutorSettings,
+    on_serving: Callable[[], None] = lambda: None,
+) -> None:
+    """Run `flower-superlink` with `arguments`, which say where `api` listens, and its executor.
+
+    Ends with `SystemExit` when it is told to stop.
+    """
+    executor = _start(api, settings, TaskType.SERVER_APP)
+    sys.argv = ["flower-superlink", *arguments, "--isolation", "process"]
+    try:
+        run_superlink(on_serving, on_run_ended=executor.end_run)
+    finally:
+        executor.stop()
+
+
+def _start(api: RuntimeApi, settings: ExecutorSettings, task_type: TaskType) -> Executor:
+    executor = Executor(TaskQueue(api, task_type), api, settings)
+    add_exit_handler(executor.stop)
+    executor.start()
+    return executor
