@@ -10,7 +10,7 @@ import yaml
 
 from deploy import base_image
 from deploy.probe import HOLD_SECONDS
-from deploy.settings import PROJECT, ExecutorSettings, HostSettings, SuperNodeSettings
+from deploy.settings import PROJECT, HostSettings, ServeSettings, SuperNodeSettings
 
 DOCKERFILES = ("Dockerfile.superlink", "Dockerfile.supernode")
 UID = "49999"
@@ -117,7 +117,7 @@ def test_every_setting_that_the_commands_read_is_documented_with_the_same_defaul
     # Given by hand, the documented defaults change nothing.
     given = documented(active_only=True)
     assert HostSettings.read(Asked(given)) == HostSettings.read({})
-    assert ExecutorSettings.read(Asked(given)) == ExecutorSettings.read({})
+    assert ServeSettings.read(Asked(given)) == ServeSettings.read({})
     assert SuperNodeSettings.read(given) == SuperNodeSettings.read({})
     assert names - INTERNAL <= documented().keys()
 
