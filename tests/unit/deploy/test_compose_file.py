@@ -14,7 +14,7 @@ from deploy.settings import PROJECT, HostSettings, ServeSettings, SuperNodeSetti
 
 DOCKERFILES = ("Dockerfile.superlink", "Dockerfile.supernode")
 UID = "49999"
-INTERNAL = {"BOUQUET_RUN_DIR"}
+INTERNAL = {"BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"}
 """What the fleets set for their own processes: no setting of the user's."""
 
 
