@@ -62,8 +62,8 @@ def test_a_registry_that_does_not_answer_is_given_up_on(install: Install) -> Non
 
 
 def test_a_download_that_has_begun_may_take_longer_than_the_registry_may(install: Install) -> None:
-    install(docker=docker(pull="echo pulling; /bin/sleep 1.5; exit 0"))
-    assert base_image.ensure(registry_seconds=1) == base_image.DEFAULT
+    install(docker=docker(pull="echo pulling; /bin/sleep 3.5; exit 0"))
+    assert base_image.ensure(registry_seconds=3) == base_image.DEFAULT
 
 
 def test_without_a_registry_an_image_is_made_and_imported(
