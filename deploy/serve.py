@@ -4,6 +4,7 @@ python -m deploy.serve superlink|supernode <arguments of flower-superlink|flower
 """
 
 import sys
+import threading
 from collections.abc import Sequence
 
 import grpc
@@ -20,18 +21,45 @@ from deploy.settings import ServeSettings
 RUNTIME_API_OPTION = {"superlink": "--serverappio-api-address", "supernode": "--clientappio-api-address"}
 
 
+class Health:
+    """Ready to serve while both Flower and its executor are."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+        self._lock = threading.Lock()
+        self._up = {"flower": False, "executor": False}
+
+    def flower(self, up: bool = True) -> None:
+        """Say whether the SuperLink serves, or counts this SuperNode as online."""
+        self._set("flower", up)
+
+    def executor(self, up: bool) -> None:
+        """Say whether the executor can work on a task."""
+        self._set("executor", up)
+
+    def _set(self, part: str, up: bool) -> None:
+        with self._lock:
+            self._up[part] = up
+            if all(self._up.values()):
+                self._readiness.declare()
+            else:
+                self._readiness.withdraw()
+
+
 def superlink(arguments: Sequence[str], settings: ServeSettings, executor: ExecutorSettings) -> None:
     """Serve until told to stop."""
     readiness = Readiness(settings.run)
     if settings.executor == "stock":
         stock.superlink(arguments, readiness.declare)
-    else:
-        host.superlink(arguments, _runtime_api("superlink", arguments), executor, readiness.declare)
+        return
+    health = Health(readiness)
+    host.superlink(arguments, _runtime_api("superlink", arguments), executor, health.executor, health.flower)
 
 
 def supernode(arguments: Sequence[str], settings: ServeSettings, executor: ExecutorSettings) -> None:
     """Serve until told to stop; raise `FleetError` once it has given up on the SuperLink."""
     readiness = Readiness(settings.run)
+    health = Health(readiness)
     try:
         if settings.executor == "stock":
             stock.supernode(arguments, readiness.declare)
@@ -40,8 +68,9 @@ def supernode(arguments: Sequence[str], settings: ServeSettings, executor: Execu
                 arguments,
                 _runtime_api("supernode", arguments),
                 executor,
-                on_online=lambda node_id: readiness.declare(),
-                on_offline=lambda reason: readiness.withdraw(),
+                on_ready=health.executor,
+                on_online=lambda node_id: health.flower(),
+                on_offline=lambda reason: health.flower(False),
             )
     except (grpc.RpcError, RuntimeError) as error:
         # Flower logs the RpcError and lets its generator end: what comes out is "generator didn't yield".

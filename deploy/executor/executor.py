@@ -87,13 +87,20 @@ class Executor:
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe()
         self._on_failure: Callable[[str], None] = lambda reason: os._exit(70)
+        self._on_ready: Callable[[bool], None] = lambda ready: None
 
     # Life
 
-    def start(self, on_failure: Callable[[str], None] | None = None) -> None:
-        """Start the zygote and both threads. `on_failure` is called if the executor cannot go on."""
-        if on_failure:
-            self._on_failure = on_failure
+    def start(
+        self, on_ready: Callable[[bool], None] | None = None, on_failure: Callable[[str], None] | None = None
+    ) -> None:
+        """Start the zygote and both threads.
+
+        `on_ready` is called with whether tasks can be worked on, each time that changes; `on_failure` if the
+        executor cannot go on.
+        """
+        self._on_ready = on_ready or self._on_ready
+        self._on_failure = on_failure or self._on_failure
         self._spawn_zygote()
         for work in (self._supervise, self._dispatch):
             threading.Thread(target=self._guard, args=(work,), name=f"executor{work.__name__}", daemon=True).start()
@@ -244,6 +251,7 @@ class Executor:
             with self._changed:
                 self._zygote_ready = True
                 self._changed.notify_all()
+            self._on_ready(True)
             log(INFO, "Executor ready: %s", ", ".join(self._settings.preload) or "nothing preloaded")
         elif "exited" in message:
             with self._changed:
@@ -352,6 +360,7 @@ class Executor:
         self._zygote.kill()
         status = self._zygote.wait()
         log(WARNING, "The executor's zygote has died (%s): starting another", status)
+        self._on_ready(False)
         with self._changed:
             self._zygote_ready = False
             self._zygote_channel.close()
