@@ -72,7 +72,7 @@ class Results:
     def _metrics(self, status: Literal["completed", "failed"], error: str | None) -> str:
         dataset = self.dataset and {"name": self.dataset.name, "source": self.dataset.source}
         metrics = {
-            "run-id": self.run_id,
+            "run-id": str(self.run_id),  # 64 bits: more than a JSON number holds
             "status": status,
             "error": error,
             "versions": _versions(),

@@ -80,7 +80,7 @@ def test_a_run_leaves_model_metrics_plot_and_latest(folder: Path, results: Path)
 def test_metrics_tell_every_round_and_node(folder: Path, results: Path) -> None:
     start(folder)
     told = metrics(results)
-    assert (told["run-id"], told["status"], told["error"]) == (RUN_ID, "completed", None)
+    assert (told["run-id"], told["status"], told["error"]) == (str(RUN_ID), "completed", None)
     assert told["versions"].keys() == {"flwr", "tensorflow", "keras"}
     assert told["dataset"] == {"name": str(folder), "source": "path"}
     assert told["run-config"]["batch-size"] == 8
