@@ -34,7 +34,9 @@ class Channel:
     def send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
         """Send a message. Raises `OSError` if the other end has gone."""
         socket.send_fds(
-            self._socket, [json.dumps(message).encode()], [] if descriptor is None else [descriptor],
+            self._socket,
+            [json.dumps(message).encode()],
+            [] if descriptor is None else [descriptor],
             socket.MSG_NOSIGNAL,
         )
 

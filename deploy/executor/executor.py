@@ -37,7 +37,9 @@ class ExecutorSettings:
 
     app: Literal["clientapp", "serverapp"]
     preload: tuple[str, ...] = ("keras",)  # modules to import before any run comes
-    workers: int = 2  # processes at a time; a ClientApp's run keeps its process, so that two runs can alternate
+    workers: int = (
+        2  # processes at a time; a ClientApp's run keeps its process, so that two runs can alternate
+    )
     idle_seconds: float = 300.0  # after which a process that waits for its run's next message ends
     task_seconds: float | None = None  # after which a task that has not ended is ended; None: no limit
 
@@ -96,7 +98,9 @@ class Executor:
             self._on_failure = on_failure
         self._spawn_zygote()
         for work in (self._supervise, self._dispatch):
-            threading.Thread(target=self._guard, args=(work,), name=f"executor{work.__name__}", daemon=True).start()
+            threading.Thread(
+                target=self._guard, args=(work,), name=f"executor{work.__name__}", daemon=True
+            ).start()
 
     def stop(self) -> None:
         """End all processes: takes a second at most."""
@@ -181,7 +185,12 @@ class Executor:
         self._next += 1
         self._workers[worker.number] = worker
         assert self._zygote and self._zygote_channel  # noqa: S101 # `_has_room` has seen to it
-        work = {"app": self._settings.app, "run_id": run_id, "parent": self._zygote.pid, "api": asdict(self._api)}
+        work = {
+            "app": self._settings.app,
+            "run_id": run_id,
+            "parent": self._zygote.pid,
+            "api": asdict(self._api),
+        }
         try:
             self._zygote_channel.send({"worker": worker.number, "work": work}, theirs.fileno())
         except OSError:
@@ -197,7 +206,9 @@ class Executor:
             poller = select.poll()  # a new one each time: file descriptors come and go in the other thread
             poller.register(self._wake_read, select.POLLIN)
             with self._changed:
-                workers = {worker.channel.fileno(): worker for worker in self._workers.values() if not worker.gone}
+                workers = {
+                    worker.channel.fileno(): worker for worker in self._workers.values() if not worker.gone
+                }
                 zygote = self._zygote_channel.fileno() if self._zygote_channel else None
                 for descriptor in (*workers, zygote):
                     if descriptor is not None:
@@ -221,7 +232,9 @@ class Executor:
         if message is not None:
             self._take(worker, message)
             return
-        with self._changed:  # it is ending, and the zygote will tell how, unless an app closed what is not its own
+        with (
+            self._changed
+        ):  # it is ending, and the zygote will tell how, unless an app closed what is not its own
             worker.gone = worker.retired = True
             worker.kill_at = worker.kill_at or time.monotonic() + KILL_GRACE
 
@@ -304,7 +317,9 @@ class Executor:
         for worker in workers:
             if worker.kill_at is not None:
                 if now >= worker.kill_at:
-                    worker.killed_because = worker.killed_because or "did not end after its channel was closed"
+                    worker.killed_because = (
+                        worker.killed_because or "did not end after its channel was closed"
+                    )
                     self._kill(worker, signal.SIGKILL)
                     worker.kill_at = now + KILL_GRACE
             elif worker.token:

@@ -31,7 +31,9 @@ from .tasks import RuntimeApi
 class ClientAppProcess:
     """What a process needs to serve the messages of one run."""
 
-    def __init__(self, api: RuntimeApi, on_pulled: Callable[[bytes], None], on_replied: Callable[[], None]) -> None:
+    def __init__(
+        self, api: RuntimeApi, on_pulled: Callable[[bytes], None], on_replied: Callable[[], None]
+    ) -> None:
         """Connect. `on_pulled` gets each message without its content, serialized; both serve the executor."""
         self._api = api
         self._on_pulled = on_pulled
@@ -79,7 +81,9 @@ class ClientAppProcess:
             install_from_fab(fab.content, skip_prompt=True)
             if self._api.install_dependencies:
                 self._environment = install_app_dependencies(
-                    get_project_dir(run.fab_id, run.fab_version, fab.hash_str), launch_id=token, run_id=run.run_id
+                    get_project_dir(run.fab_id, run.fab_version, fab.hash_str),
+                    launch_id=token,
+                    run_id=run.run_id,
                 )
             load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
             self._apps[fab.hash_str] = load(run.fab_id, run.fab_version, fab.hash_str)
@@ -91,7 +95,9 @@ def _reason(error: BaseException, context: Context | None) -> str:
     where = ""
     if context is not None:
         partition = context.node_config.get("partition-id")
-        where = f" on SuperNode {context.node_id}" + (f" (partition-id {partition})" if partition is not None else "")
+        where = f" on SuperNode {context.node_id}" + (
+            f" (partition-id {partition})" if partition is not None else ""
+        )
     what = f"{type(error)}:<'{error}'>"
     if isinstance(error, LoadClientAppError):
         what = "An exception was raised when attempting to load `ClientApp`"

@@ -103,9 +103,7 @@ class Fleet(FleetServicer):
             self.board.mail.arrive(request.object_id)
         return response
 
-    def GetRun(
-        self, request: run_pb2.GetRunRequest, context: grpc.ServicerContext
-    ) -> run_pb2.GetRunResponse:
+    def GetRun(self, request: run_pb2.GetRunRequest, context: grpc.ServicerContext) -> run_pb2.GetRunResponse:
         """Answer at once, or, if asked to, when the run has ended: then with the error that Flower gives."""
         key = _run(request.run_id)
         since = self.board.bell.heard(key)
@@ -264,7 +262,9 @@ def run_superlink(
     board = Switchboard()
     board.on_run_ended = on_run_ended
     install(board)
-    add_exit_handler(board.bell.close)  # a held call would keep its thread, and with it the process, for seconds
+    add_exit_handler(
+        board.bell.close
+    )  # a held call would keep its thread, and with it the process, for seconds
 
     class Lifespan(SuperLinkLifespan):
         def startup(self) -> None:

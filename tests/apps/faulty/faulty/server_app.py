@@ -21,7 +21,11 @@ def main(grid: Grid, context: Context) -> None:
         content = RecordDict({"config": ConfigRecord({"round": round_})})
         start = time.monotonic()
         for reply in grid.send_and_receive([Message(content, node, MessageType.QUERY) for node in nodes]):
-            line = {"round": round_, "seconds": round(time.monotonic() - start, 2), "node": reply.metadata.src_node_id}
+            line = {
+                "round": round_,
+                "seconds": round(time.monotonic() - start, 2),
+                "node": reply.metadata.src_node_id,
+            }
             line |= {"error": reply.error.reason} if reply.has_error() else dict(reply.content["metrics"])
             print("faulty " + json.dumps(line), flush=True)
         match context.run_config["server-fault"]:
