@@ -37,9 +37,7 @@ class ExecutorSettings:
 
     app: Literal["clientapp", "serverapp"]
     preload: tuple[str, ...] = ("keras",)  # modules to import before any run comes
-    workers: int = (
-        2  # processes at a time; a ClientApp's run keeps its process, so that two runs can alternate
-    )
+    workers: int = 2  # processes at a time; a ClientApp's run keeps its process, so that two runs can alternate
     idle_seconds: float = 300.0  # after which a process that waits for its run's next message ends
     task_seconds: float | None = None  # after which a task that has not ended is ended; None: no limit
 
@@ -89,18 +87,23 @@ class Executor:
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe()
         self._on_failure: Callable[[str], None] = lambda reason: os._exit(70)
+        self._on_ready: Callable[[bool], None] = lambda ready: None
 
     # Life
 
-    def start(self, on_failure: Callable[[str], None] | None = None) -> None:
-        """Start the zygote and both threads. `on_failure` is called if the executor cannot go on."""
-        if on_failure:
-            self._on_failure = on_failure
+    def start(
+        self, on_ready: Callable[[bool], None] | None = None, on_failure: Callable[[str], None] | None = None
+    ) -> None:
+        """Start the zygote and both threads.
+
+        `on_ready` is called with whether tasks can be worked on, each time that changes; `on_failure` if the
+        executor cannot go on.
+        """
+        self._on_ready = on_ready or self._on_ready
+        self._on_failure = on_failure or self._on_failure
         self._spawn_zygote()
         for work in (self._supervise, self._dispatch):
-            threading.Thread(
-                target=self._guard, args=(work,), name=f"executor{work.__name__}", daemon=True
-            ).start()
+            threading.Thread(target=self._guard, args=(work,), name=f"executor{work.__name__}", daemon=True).start()
 
     def stop(self) -> None:
         """End all processes: takes a second at most."""
@@ -127,7 +130,7 @@ class Executor:
     def _guard(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 # without this thread the node would be online for nothing
+        except BaseException as error:  # without this thread the node would be online for nothing
             if not self._stopping:
                 log(ERROR, "The executor has failed", exc_info=error)
                 self._on_failure(f"{type(error).__name__}: {error}")
@@ -164,10 +167,8 @@ class Executor:
             worker = self._worker_for(task.run_id)
             worker.token, worker.message, worker.replied = token, None, False
             worker.since = worker.beaten = time.monotonic()
-            try:
+            with suppress(OSError):  # it has just died: its exit is on the way, and the task fails with it
                 worker.channel.send({"token": token})
-            except OSError:
-                pass  # it has just died: its exit is on the way, and the task fails with it
         self._wake()
 
     def _worker_for(self, run_id: int) -> _Worker:
@@ -185,16 +186,9 @@ class Executor:
         self._next += 1
         self._workers[worker.number] = worker
         assert self._zygote and self._zygote_channel  # noqa: S101 # `_has_room` has seen to it
-        work = {
-            "app": self._settings.app,
-            "run_id": run_id,
-            "parent": self._zygote.pid,
-            "api": asdict(self._api),
-        }
-        try:
+        work = {"app": self._settings.app, "run_id": run_id, "parent": self._zygote.pid, "api": asdict(self._api)}
+        with suppress(OSError):  # the zygote has just died: the supervisor fails the tasks of all its workers
             self._zygote_channel.send({"worker": worker.number, "work": work}, theirs.fileno())
-        except OSError:
-            pass  # the zygote has just died: the supervisor fails the tasks of all its workers
         theirs.close()
         return worker
 
@@ -206,9 +200,7 @@ class Executor:
             poller = select.poll()  # a new one each time: file descriptors come and go in the other thread
             poller.register(self._wake_read, select.POLLIN)
             with self._changed:
-                workers = {
-                    worker.channel.fileno(): worker for worker in self._workers.values() if not worker.gone
-                }
+                workers = {worker.channel.fileno(): worker for worker in self._workers.values() if not worker.gone}
                 zygote = self._zygote_channel.fileno() if self._zygote_channel else None
                 for descriptor in (*workers, zygote):
                     if descriptor is not None:
@@ -232,9 +224,7 @@ class Executor:
         if message is not None:
             self._take(worker, message)
             return
-        with (
-            self._changed
-        ):  # it is ending, and the zygote will tell how, unless an app closed what is not its own
+        with self._changed:  # it is ending, and the zygote will tell how, unless an app closed what is not its own
             worker.gone = worker.retired = True
             worker.kill_at = worker.kill_at or time.monotonic() + KILL_GRACE
 
@@ -261,6 +251,7 @@ class Executor:
             with self._changed:
                 self._zygote_ready = True
                 self._changed.notify_all()
+            self._on_ready(True)
             log(INFO, "Executor ready: %s", ", ".join(self._settings.preload) or "nothing preloaded")
         elif "exited" in message:
             with self._changed:
@@ -287,7 +278,7 @@ class Executor:
                     self._tasks.finish(token, reason)
                 else:
                     self._tasks.fail(token, reason, message_bytes)
-            except Exception as error:  # noqa: BLE001 # such as: the task was ended meanwhile
+            except Exception as error:  # such as: the task was ended meanwhile
                 log(INFO, "[RUN %s] Nobody waits for the task any more: %s", worker.run_id, _line(error))
         with self._changed:
             worker.token = None
@@ -317,9 +308,7 @@ class Executor:
         for worker in workers:
             if worker.kill_at is not None:
                 if now >= worker.kill_at:
-                    worker.killed_because = (
-                        worker.killed_because or "did not end after its channel was closed"
-                    )
+                    worker.killed_because = worker.killed_because or "did not end after its channel was closed"
                     self._kill(worker, signal.SIGKILL)
                     worker.kill_at = now + KILL_GRACE
             elif worker.token:
@@ -372,6 +361,7 @@ class Executor:
         self._zygote.kill()
         status = self._zygote.wait()
         log(WARNING, "The executor's zygote has died (%s): starting another", status)
+        self._on_ready(False)
         with self._changed:
             self._zygote_ready = False
             self._zygote_channel.close()

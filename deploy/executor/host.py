@@ -16,14 +16,16 @@ def supernode(
     arguments: Sequence[str],
     api: RuntimeApi,
     settings: ExecutorSettings,
+    on_ready: Callable[[bool], None] = lambda ready: None,
     on_online: Callable[[int], None] = lambda node_id: None,
     on_offline: Callable[[str], None] = lambda reason: None,
 ) -> None:
     """Run `flower-supernode` with `arguments`, which say where `api` listens, and its executor.
 
+    `on_ready` is called with whether the executor can work, `on_online` and `on_offline` as in `run_supernode`.
     Returns when Flower gives up on the SuperLink; ends with `SystemExit` when it is told to stop.
     """
-    executor = _start(api, settings, TaskType.CLIENT_APP)
+    executor = _start(api, settings, TaskType.CLIENT_APP, on_ready)
     sys.argv = ["flower-supernode", *arguments, "--isolation", "process"]
     try:
         run_supernode(on_online, on_offline, on_run_ended=executor.end_run)
@@ -35,13 +37,14 @@ def superlink(
     arguments: Sequence[str],
     api: RuntimeApi,
     settings: ExecutorSettings,
+    on_ready: Callable[[bool], None] = lambda ready: None,
     on_serving: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `flower-superlink` with `arguments`, which say where `api` listens, and its executor.
 
     Ends with `SystemExit` when it is told to stop.
     """
-    executor = _start(api, settings, TaskType.SERVER_APP)
+    executor = _start(api, settings, TaskType.SERVER_APP, on_ready)
     sys.argv = ["flower-superlink", *arguments, "--isolation", "process"]
     try:
         run_superlink(on_serving, on_run_ended=executor.end_run)
@@ -49,8 +52,10 @@ def superlink(
         executor.stop()
 
 
-def _start(api: RuntimeApi, settings: ExecutorSettings, task_type: TaskType) -> Executor:
+def _start(
+    api: RuntimeApi, settings: ExecutorSettings, task_type: TaskType, on_ready: Callable[[bool], None]
+) -> Executor:
     executor = Executor(TaskQueue(api, task_type), api, settings)
     add_exit_handler(executor.stop)
-    executor.start()
+    executor.start(on_ready)
     return executor

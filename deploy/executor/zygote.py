@@ -47,7 +47,7 @@ def preload(modules: list[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # noqa: BLE001 # an app may do without it
+        except Exception as error:  # an app may do without it
             print(f"bouquet: could not preload {module}: {error}", file=sys.stderr, flush=True)
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page
@@ -113,7 +113,7 @@ class Zygote:
             from .worker import work  # noqa: PLC0415
 
             code = work(Channel.of(descriptor), **request["work"])
-        except BaseException:  # noqa: BLE001 # whatever it is, this is not the zygote's stack any more
+        except BaseException:  # whatever it is, this is not the zygote's stack any more
             traceback.print_exc()
         finally:
             with suppress(Exception):

@@ -31,9 +31,7 @@ from .tasks import RuntimeApi
 class ClientAppProcess:
     """What a process needs to serve the messages of one run."""
 
-    def __init__(
-        self, api: RuntimeApi, on_pulled: Callable[[bytes], None], on_replied: Callable[[], None]
-    ) -> None:
+    def __init__(self, api: RuntimeApi, on_pulled: Callable[[bytes], None], on_replied: Callable[[], None]) -> None:
         """Connect. `on_pulled` gets each message without its content, serialized; both serve the executor."""
         self._api = api
         self._on_pulled = on_pulled
@@ -47,7 +45,7 @@ class ClientAppProcess:
 
     def serve(self, token: str) -> bool:
         """Work on the task of `token`: one message. False if the process had better not be used again."""
-        self._token._token = token  # noqa: SLF001 # one channel for all messages: a new one costs milliseconds
+        self._token._token = token  # one channel for all messages: a new one costs milliseconds
         message: Message | None = None
         context: Context | None = None
         failure, usable = "", True
@@ -95,9 +93,7 @@ def _reason(error: BaseException, context: Context | None) -> str:
     where = ""
     if context is not None:
         partition = context.node_config.get("partition-id")
-        where = f" on SuperNode {context.node_id}" + (
-            f" (partition-id {partition})" if partition is not None else ""
-        )
+        where = f" on SuperNode {context.node_id}" + (f" (partition-id {partition})" if partition is not None else "")
     what = f"{type(error)}:<'{error}'>"
     if isinstance(error, LoadClientAppError):
         what = "An exception was raised when attempting to load `ClientApp`"

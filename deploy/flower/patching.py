@@ -7,14 +7,14 @@ from typing import Any
 SUPPORTED = "1.34."
 
 
-class FlowerChanged(RuntimeError):
+class FlowerChangedError(RuntimeError):
     """Flower is not the release that this package was written against."""
 
 
 def check_version() -> None:
-    """Raise `FlowerChanged` unless the installed Flower is a 1.34 release."""
+    """Raise `FlowerChangedError` unless the installed Flower is a 1.34 release."""
     if not (installed := version("flwr")).startswith(SUPPORTED):
-        raise FlowerChanged(
+        raise FlowerChangedError(
             f"flwr is {installed}, deploy/flower was written against {SUPPORTED}x: install flwr==1.34.0, "
             "or set EXECUTOR=stock"
         )
@@ -28,7 +28,7 @@ def replace(module: str, name: str, replacement: Any) -> Any:
     """
     target = import_module(module)
     if not hasattr(target, name):
-        raise FlowerChanged(f"{module} no longer has `{name}`")
+        raise FlowerChangedError(f"{module} no longer has `{name}`")
     original = getattr(target, name)
     setattr(target, name, replacement)
     return original

@@ -27,9 +27,7 @@ LOG_PAUSE = 0.05  # seconds: lines that come within it travel together
 class WaitingGrid(GrpcGrid):
     """A `GrpcGrid` whose `send_and_receive` wakes with the replies instead of looking every 3 s."""
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push messages and collect the replies: all, or those that came within `timeout` seconds."""
         waiting_for = set(self.push_messages(messages))
         del messages

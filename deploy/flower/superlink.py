@@ -72,9 +72,7 @@ class Fleet(FleetServicer):
         board, mail, key = self.board, self.board.mail, _node(request.node.node_id)
         # What was stored before a restart has not been announced here: the first call of a node is not held.
         if request.node.node_id in board.nodes_seen:
-            board.bell.hold(
-                key, lambda: bool(mail.complete(key)) and not mail.incomplete(key), NODE_HOLD, context
-            )
+            board.bell.hold(key, lambda: bool(mail.complete(key)) and not mail.incomplete(key), NODE_HOLD, context)
         board.nodes_seen.add(request.node.node_id)
         response = super().PullMessages(request, context)
         handed_out = [message.metadata.message_id for message in response.messages_list]
@@ -148,9 +146,7 @@ class Runtime(SuperLinkRuntimeServicer):
             response.message_ids, request.messages_list, request.message_object_trees, strict=True
         ):
             if message_id:
-                self.board.mail.announce(
-                    _node(message.metadata.dst_node_id), message_id, _missing(tree, to_push)
-                )
+                self.board.mail.announce(_node(message.metadata.dst_node_id), message_id, _missing(tree, to_push))
         return response
 
     def PushObject(
@@ -178,9 +174,7 @@ class Runtime(SuperLinkRuntimeServicer):
         mail.forget(key, mail.complete(key) & set(request.message_ids))
         return super().PullMessages(request, context)
 
-    def PushLogs(
-        self, request: log_pb2.PushLogsRequest, context: grpc.ServicerContext
-    ) -> log_pb2.PushLogsResponse:
+    def PushLogs(self, request: log_pb2.PushLogsRequest, context: grpc.ServicerContext) -> log_pb2.PushLogsResponse:
         """Wake whoever streams logs."""
         response = super().PushLogs(request, context)
         self.board.bell.ring(LOGS)
@@ -262,9 +256,7 @@ def run_superlink(
     board = Switchboard()
     board.on_run_ended = on_run_ended
     install(board)
-    add_exit_handler(
-        board.bell.close
-    )  # a held call would keep its thread, and with it the process, for seconds
+    add_exit_handler(board.bell.close)  # a held call would keep its thread, and with it the process, for seconds
 
     class Lifespan(SuperLinkLifespan):
         def startup(self) -> None:

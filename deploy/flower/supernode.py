@@ -169,9 +169,7 @@ def install(node: Node) -> None:
     def create_channel(*, interceptors: list[Any], **options: Any) -> grpc.Channel:
         return stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options)
 
-    stock_create_channel = replace(
-        "flwr.client.grpc_rere_client.connection", "create_channel", create_channel
-    )
+    stock_create_channel = replace("flwr.client.grpc_rere_client.connection", "create_channel", create_channel)
 
     @contextmanager
     def init_connection(*args: Any, **options: Any) -> Iterator[tuple[Any, ...]]:
@@ -187,9 +185,7 @@ def install(node: Node) -> None:
                 lambda run_id, object_id: node.confirm(confirm, run_id, object_id),
             )
 
-    stock_init_connection = replace(
-        "flwr.supernode.start_client_internal", "_init_connection", init_connection
-    )
+    stock_init_connection = replace("flwr.supernode.start_client_internal", "_init_connection", init_connection)
 
 
 def run_supernode(
@@ -206,7 +202,5 @@ def run_supernode(
     node = Node()
     node.on_online, node.on_offline, node.on_run_ended = on_online, on_offline, on_run_ended
     install(node)
-    add_exit_handler(
-        node.bell.close
-    )  # a held call would keep its thread, and with it the process, for seconds
+    add_exit_handler(node.bell.close)  # a held call would keep its thread, and with it the process, for seconds
     flower_supernode()

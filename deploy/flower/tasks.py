@@ -74,7 +74,7 @@ class TaskQueue:
             metadata = ((TASK_TOKEN_HEADER, token),)
             return bool(self._stub.SendTaskHeartbeat(request, metadata=metadata, timeout=5).success)
         except grpc.RpcError as error:
-            return error.code() != grpc.StatusCode.UNAUTHENTICATED
+            return bool(error.code() != grpc.StatusCode.UNAUTHENTICATED)
 
     def fail(self, token: str, reason: str, message: bytes | None = None) -> None:
         """End a task whose process is gone, in the way that its type asks for.
@@ -90,9 +90,7 @@ class TaskQueue:
             else:
                 node = node_pb2.Node(node_id=0)
                 stub.PushLogs(log_pb2.PushLogsRequest(node=node, logs=[f"ERROR :     {reason}\n"]))
-            stub.PushTaskOutput(
-                runtime_pb2.PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=reason)
-            )
+            stub.PushTaskOutput(runtime_pb2.PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=reason))
         finally:
             channel.close()
 

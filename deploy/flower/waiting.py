@@ -57,9 +57,7 @@ class Bell:
                 self._waiting.setdefault(key, threading.Condition(self._lock)).wait(remaining)
             return not self._closed
 
-    def hold(
-        self, key: Hashable, ready: Callable[[], bool], seconds: float, context: grpc.ServicerContext
-    ) -> None:
+    def hold(self, key: Hashable, ready: Callable[[], bool], seconds: float, context: grpc.ServicerContext) -> None:
         """Hold a call until `ready()`, which is asked again at each ring of `key`, or for `seconds`.
 
         A caller that has gone away meanwhile is not answered: an answer would take a message with it.

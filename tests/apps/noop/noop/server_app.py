@@ -17,9 +17,7 @@ def main(grid: Grid, context: Context) -> None:
     while len(nodes := sorted(grid.get_node_ids())) < wanted:
         time.sleep(0.2)
     _trip(grid, nodes)
-    print(
-        "noop " + json.dumps({"one": _measure(grid, nodes[:1], trips), "all": _measure(grid, nodes, trips)})
-    )
+    print("noop " + json.dumps({"one": _measure(grid, nodes[:1], trips), "all": _measure(grid, nodes, trips)}))
 
 
 def _measure(grid: Grid, nodes: list[int], trips: int) -> dict[str, float]:
@@ -34,10 +32,7 @@ def _measure(grid: Grid, nodes: list[int], trips: int) -> dict[str, float]:
 
 def _trip(grid: Grid, nodes: list[int]) -> float:
     start = time.monotonic()
-    messages = [
-        Message(RecordDict({"config": ConfigRecord({"at": start})}), node, MessageType.QUERY)
-        for node in nodes
-    ]
+    messages = [Message(RecordDict({"config": ConfigRecord({"at": start})}), node, MessageType.QUERY) for node in nodes]
     replies = list(grid.send_and_receive(messages))
     seconds = time.monotonic() - start
     if len(replies) != len(nodes) or any(reply.has_error() for reply in replies):

@@ -1,0 +1,41 @@
+# Names for commands; what they do is in deploy/.
+.DEFAULT_GOAL := help
+.PHONY: help run up down logs status results connection test lint
+
+# Outside the checkout, since `flwr run` walks every file in it (docs/decisions/0005-environment-outside.md).
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bouquet
+VENV ?= $(CACHE)/venv-$(firstword $(shell printf %s "$(CURDIR)" | cksum))
+PYTHON ?= python3
+BIN := .venv/bin
+
+run: .venv/ready  ## do all the set-up, run the main job, show what came of it
+up: .venv/ready  ## bring the fleet up, healthy, with a connection for flwr
+down: .venv/ready  ## stop the fleet; results, state and caches stay
+logs: .venv/ready  ## follow the fleet's logs
+status: .venv/ready  ## show each SuperLink and SuperNode
+results: .venv/ready  ## copy the results of all runs out of the fleet
+connection: .venv/ready  ## write the connection local-deployment for flwr
+
+run up down logs status results connection:
+	@$(BIN)/python -m deploy $@
+
+test: .venv/ready  ## run all tests: units, simulation, process fleet, containers
+	$(BIN)/pytest
+
+lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint, shellcheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile.superlink Dockerfile.supernode
+	$(BIN)/yamllint --strict .
+	$(BIN)/shellcheck .ci/run
+
+.venv/ready: uv.lock requirements/uv.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	ln -sfn $(VENV) .venv
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra cpu
+	touch $@
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{printf "  make %-11s %s\n", $$1, $$2}'

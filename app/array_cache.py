@@ -1,0 +1,87 @@
+"""A cache of arrays on disk that processes share: a folder per entry, made complete and then renamed into place.
+
+An entry's name is the hash of its key. Its manifest holds the key and each file's size and checksum, and only
+an entry whose manifest matches is read, so a torn or foreign file counts as a miss and is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from logging import WARNING
+from pathlib import Path
+
+import numpy as np
+from flwr.common.logger import log
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[np.uint8]]
+Key = tuple[object, ...]
+
+FORMAT = 1
+"""Version of what an entry holds: raise it whenever the arrays of the same key would change."""
+
+
+def load_or_make(folder: str | Path, key: Key, make: Callable[[], Arrays]) -> Arrays:
+    """Return the arrays cached under `key`, mapped into memory; make and keep them where there are none.
+
+    A cache that cannot be written is no reason to fail: the arrays are returned all the same.
+    """
+    entry = Path(folder) / hashlib.sha256(_described(key).encode()).hexdigest()[:32]
+    cached = _load(entry, key)
+    if cached is not None:
+        return cached
+    arrays = make()
+    try:
+        _store(entry, key, arrays)
+    except OSError as error:
+        log(WARNING, "BOUQUET_CACHE_DIR=%s: cannot be written, going on without (%s)", folder, error)
+    return arrays
+
+
+def _load(entry: Path, key: Key) -> Arrays | None:
+    try:
+        manifest = json.loads((entry / "manifest.json").read_text())
+        if manifest["key"] != _described(key):
+            return None
+        arrays = {}
+        for name, (size, checksum) in manifest["files"].items():
+            file = entry / f"{name}.npy"
+            if file.stat().st_size != size or _checksum(file) != checksum:
+                return None
+            arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not there, or not ours
+    return arrays
+
+
+def _store(entry: Path, key: Key, arrays: Arrays) -> None:
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".making-", ignore_cleanup_errors=True) as made:
+        making = Path(made) / "entry"
+        making.mkdir()
+        files = {}
+        for name, array in arrays.items():
+            file = making / f"{name}.npy"
+            np.save(file, array, allow_pickle=False)
+            files[name] = (file.stat().st_size, _checksum(file))
+        manifest = {"key": _described(key), "files": files}
+        (making / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        try:
+            making.rename(entry)
+        except OSError:  # an entry is there: a torn one, or one that another process has just made
+            if _load(entry, key) is None:
+                shutil.rmtree(entry, ignore_errors=True)
+                making.rename(entry)
+
+
+def _checksum(file: Path) -> int:
+    return zlib.crc32(file.read_bytes())
+
+
+def _described(key: Key) -> str:
+    return json.dumps([FORMAT, *key])

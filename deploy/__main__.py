@@ -1,0 +1,5 @@
+"""`python -m deploy <command>`."""
+
+from deploy.cli import entry
+
+entry()

@@ -1,0 +1,120 @@
+"""The fleet as containers: `docker-compose.yml`, driven through python-on-whales."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from python_on_whales import Container, DockerClient
+from python_on_whales.exceptions import DockerException
+
+from deploy import base_image, compose_plugin
+from deploy.errors import FleetError
+from deploy.fleet import Member, expected
+from deploy.settings import PROJECT, HostSettings
+
+RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
+LEASES_IN_CONTAINER = "/var/lib/bouquet/leases"
+TAIL = 20
+"""Lines of a log shown for a member that did not start."""
+
+
+class ComposeFleet:
+    """One SuperLink container and N SuperNode containers."""
+
+    def __init__(self, settings: HostSettings) -> None:
+        self._settings = settings
+        if settings.dataset is not None:
+            os.environ["DATASET"] = str(settings.dataset)
+        self._docker = DockerClient(compose_files=[PROJECT / "docker-compose.yml"])
+
+    def prepare(self) -> Iterator[str]:
+        """Make sure of Compose v2 and of an image to build from, then build; what has not changed is cached."""
+        yield compose_plugin.ensure()
+        base = self._settings.base_image or base_image.ensure()
+        os.environ["BASE_IMAGE"] = base  # read by Compose, as from .env
+        yield f"images: built on {base}"
+        try:
+            self._docker.compose.build()
+        except DockerException as error:
+            raise FleetError(
+                "the images did not build (see above)", "mend what the build says, and run it again"
+            ) from error
+
+    def up(self) -> None:
+        """Start what is not running yet and wait until all are healthy."""
+        try:
+            self._docker.compose.up(detach=True, wait=True, wait_timeout=self._settings.up_timeout)
+        except DockerException as error:
+            self._raise_unhealthy(error)
+        if not expected(self.members(), self._settings.supernodes):
+            self._raise_unhealthy(None)
+
+    def down(self) -> None:
+        """Stop and remove the containers; the volumes stay."""
+        self._docker.compose.down(remove_orphans=True)
+
+    def members(self) -> list[Member]:
+        """Return the project's containers."""
+        containers = self._docker.compose.ps(all=True)
+        partition_ids = self._partition_ids(containers)
+        members = [_member(container, partition_ids.get(container.id)) for container in containers]
+        return sorted(members, key=lambda member: (member.role, member.partition_id is None, member.partition_id or 0))
+
+    def logs(self, *, follow: bool) -> None:
+        """Print the containers' logs."""
+        with contextlib.suppress(KeyboardInterrupt):
+            for _, line in self._docker.compose.logs(follow=follow, stream=True, tail="100"):
+                print(line.decode(errors="replace"), end="")
+
+    def collect_results(self, destination: Path, run_id: str | None = None) -> None:
+        """Copy results out of the SuperLink's volume: whoever copies owns them, whatever uid wrote them."""
+        superlinks = self._docker.compose.ps(["superlink"])
+        if not superlinks:
+            raise FleetError("the SuperLink's container is not running", "start the fleet: make up")
+        destination.mkdir(parents=True, exist_ok=True)
+        source = f"{RESULTS_IN_CONTAINER}/{run_id or '.'}"
+        self._docker.container.copy((superlinks[0], source), destination)
+        if run_id is not None:
+            latest = destination / "latest"
+            latest.unlink(missing_ok=True)
+            latest.symlink_to(run_id)
+
+    def _partition_ids(self, containers: list[Container]) -> dict[str, int]:
+        """Return the partition-id by container id, from the leases: each names its holder's host."""
+        supernode = next((c for c in containers if c.state.running and _role(c) == "supernode"), None)
+        if supernode is None:
+            return {}
+        with tempfile.TemporaryDirectory() as scratch:
+            self._docker.container.copy((supernode, f"{LEASES_IN_CONTAINER}/."), scratch)
+            holders = {
+                lease.read_text().strip(): int(lease.name.rpartition("-")[2])
+                for lease in Path(scratch).glob("partition-*")
+            }
+        return {c.id: holders[c.config.hostname] for c in containers if c.config.hostname in holders}
+
+    def _raise_unhealthy(self, error: DockerException | None) -> None:
+        bad = [member for member in self.members() if not member.healthy]
+        names = [f"{member.name} ({member.state})" for member in bad] or ["no container was started"]
+        tails = [f"--- {m.name}\n{self._docker.container.logs(m.name, tail=TAIL)}" for m in bad[:3]]
+        raise FleetError(
+            f"SUPERNODES={self._settings.supernodes}: the fleet is not healthy: {', '.join(names)}\n"
+            + "\n".join(tails),
+            "mend what the logs say, or give the fleet longer: UP_TIMEOUT=600 make up",
+        ) from error
+
+
+def _role(container: Container) -> str:
+    return (container.config.labels or {}).get("com.docker.compose.service", "?")
+
+
+def _member(container: Container, partition_id: int | None) -> Member:
+    state = container.state
+    health = state.health.status if state.health else None
+    return Member(
+        name=container.name,
+        role=_role(container),
+        state=(health or "running") if state.status == "running" else str(state.status),
+        partition_id=partition_id,
+    )

@@ -1,0 +1,66 @@
+"""The connection by which `flwr run . local-deployment` finds the fleet, in `$FLWR_HOME/config.toml`.
+
+Flower's own writer (`flwr.cli.flower_config`) is private and drops comments; tomlkit keeps the file as it was.
+"""
+
+from pathlib import Path
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from deploy.errors import SettingError
+
+NAME = "local-deployment"
+
+
+def write_connection(address: str, flower_home: Path) -> Path:
+    """Add or update `[superlink.local-deployment]`; leave all else in the file as it was.
+
+    Parameters
+    ----------
+    address : str
+        Host and port of the SuperLink's Control API.
+    flower_home : Path
+        Flower's home (`FLWR_HOME`), made where missing.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    SettingError
+        The file is no TOML, or has something else where the connections should be.
+    """
+    path = flower_home / "config.toml"
+    try:
+        document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    except TOMLKitError as error:
+        raise SettingError(
+            "FLWR_HOME", flower_home, f"{path.name} is no TOML ({error})", "mend the file or move it away"
+        ) from error
+    connections = document.setdefault("superlink", tomlkit.table(is_super_table=True))
+    if not isinstance(connections, dict):
+        raise SettingError(
+            "FLWR_HOME",
+            flower_home,
+            f"{path.name} has a `superlink` that is no table",
+            "mend the file or move it away",
+        )
+    if "default" not in connections and not path.exists():
+        # What `flwr` itself would write on a new machine.
+        connections["default"] = "local"
+        connections["local"] = _table(address=":local:")
+    connections[NAME] = _table(address=address, insecure=True)
+    flower_home.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
+    fresh.replace(path)
+    return path
+
+
+def _table(**values: str | bool) -> tomlkit.items.Table:
+    table = tomlkit.table()
+    table.update(values)
+    return table

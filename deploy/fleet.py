@@ -1,0 +1,51 @@
+"""What every fleet can do, whatever it is made of: one launcher a file (`compose_fleet`, `process_fleet`)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Member:
+    """One SuperLink or SuperNode of a fleet."""
+
+    name: str
+    role: str
+    """`superlink` or `supernode`."""
+    state: str
+    """`healthy`, or what it is instead: `starting`, `unhealthy`, `restarting`, `exited`."""
+    partition_id: int | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it is ready to serve."""
+        return self.state == "healthy"
+
+
+class Fleet(Protocol):
+    """One SuperLink and N SuperNodes, as containers or as local processes."""
+
+    def prepare(self) -> Iterator[str]:
+        """Make what the fleet is started from; yield a line for each thing found or done."""
+
+    def up(self) -> None:
+        """Start what is not running yet and wait until all are healthy; raise `FleetError` where they are not."""
+
+    def down(self) -> None:
+        """Stop the fleet; results, state and caches stay."""
+
+    def members(self) -> list[Member]:
+        """Return the fleet's members as they are now; empty where it is down."""
+
+    def logs(self, *, follow: bool) -> None:
+        """Print the members' logs to stdout; with `follow`, until interrupted."""
+
+    def collect_results(self, destination: Path, run_id: str | None = None) -> None:
+        """Bring the results of one run, or of all, to `destination`, owned by the user who asks."""
+
+
+def expected(members: list[Member], supernodes: int) -> bool:
+    """Whether `members` are one SuperLink and `supernodes` SuperNodes, all healthy."""
+    roles = [member.role for member in members if member.healthy]
+    return roles.count("superlink") == 1 and roles.count("supernode") == supernodes == len(members) - 1

@@ -1,0 +1,191 @@
+"""The fleet without Docker: the same entry points as local processes, under one supervisor.
+
+Everything it keeps lies under `.bouquet/processes/` (`BOUQUET_HOME`): the supervisor's lock (held while it
+lives) and plan, a log and a run folder for each member, the SuperLink's state, leases and caches.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy.errors import FleetError
+from deploy.fleet import Member, expected
+from deploy.probe import is_ready
+from deploy.settings import PROJECT, HostSettings
+from deploy.supervisor import Child, write_plan
+
+SAMPLE = PROJECT / "data" / "cifar10-sample"
+TAIL = 20
+"""Lines of a log shown for a member that did not start."""
+
+
+class ProcessFleet:
+    """One SuperLink and N SuperNodes as processes of this machine."""
+
+    def __init__(self, settings: HostSettings) -> None:
+        self._settings = settings
+        self._home = settings.home / "processes"
+        self._lock = self._home / "supervisor.lock"
+
+    def prepare(self) -> Iterator[str]:
+        """Nothing to do: processes run from this very environment."""
+        yield from ()
+
+    def up(self) -> None:
+        """Start the fleet, or start it anew where its plan has changed; wait until all are healthy."""
+        children = self._children()
+        plan = self._home / "plan.json"
+        fresh = self._home / "plan.json.new"
+        self._home.mkdir(parents=True, exist_ok=True)
+        write_plan(fresh, children)
+        unchanged = plan.exists() and plan.read_bytes() == fresh.read_bytes()
+        fresh.replace(plan)
+        if self._supervisor() is None or not unchanged:
+            self.down()
+            self._start(plan, children)
+        self._wait_until_healthy()
+
+    def down(self) -> None:
+        """Stop the supervisor and with it every member."""
+        supervisor = self._supervisor()
+        if supervisor is None:
+            return
+        os.kill(supervisor, signal.SIGTERM)
+        deadline = time.monotonic() + 15
+        while self._supervisor() == supervisor:
+            if time.monotonic() > deadline:
+                os.kill(supervisor, signal.SIGKILL)
+            time.sleep(0.05)
+
+    def members(self) -> list[Member]:
+        """Return the members by their run folders."""
+        if self._supervisor() is None:
+            return []
+        return [
+            Member(
+                name=child.name,
+                role=child.name.partition("-")[0],
+                state="healthy" if is_ready(Path(child.environment["BOUQUET_RUN_DIR"])) else "starting",
+                partition_id=int(child.environment["PARTITION_ID"]) if "PARTITION_ID" in child.environment else None,
+            )
+            for child in self._children()
+        ]
+
+    def logs(self, *, follow: bool) -> None:
+        """Print the members' logs."""
+        logs = sorted((self._home / "logs").glob("*.log"))
+        if not logs:
+            raise FleetError("the process fleet has no logs", "start it: make up")
+        with contextlib.suppress(KeyboardInterrupt):
+            subprocess.run(["tail", "-n", "100", *(["-F"] if follow else []), *map(str, logs)], check=False)
+
+    def collect_results(self, destination: Path, run_id: str | None = None) -> None:
+        """Nothing to do: the ServerApp runs as the user, and writes to `destination` itself."""
+
+    def _children(self) -> list[Child]:
+        settings = self._settings
+        # On top of the environment of whoever started the fleet.
+        shared = {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "PYTHONPATH": str(PROJECT),
+            "PYTHONUNBUFFERED": "1",
+            "FLWR_HOME": str(self._home / "flwr"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "SUPERNODES": str(settings.supernodes),
+            "BOUQUET_SUPERNODES": str(settings.supernodes),
+            "BOUQUET_STATE_DIR": str(self._home / "state"),
+            "BOUQUET_LEASE_DIR": str(self._home / "leases"),
+            "BOUQUET_CACHE_DIR": str(self._home / "cache"),
+            "BOUQUET_RESULTS_DIR": str(settings.results.resolve()),
+            "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
+        }
+        if settings.dataset:
+            shared["BOUQUET_DATASET"] = str(settings.dataset)
+        superlink = {
+            "FLEET_ADDRESS": f"127.0.0.1:{settings.fleet_port}",
+            "CONTROL_ADDRESS": f"127.0.0.1:{settings.control_port}",
+            "RUNTIME_ADDRESS": "127.0.0.1:0",
+        }
+        children = [self._child("superlink", "deploy.superlink", shared | superlink)]
+        for partition_id in range(settings.supernodes):
+            supernode = {
+                "SUPERLINK": f"127.0.0.1:{settings.fleet_port}",
+                "RUNTIME_ADDRESS": "127.0.0.1:0",
+                "PARTITION_ID": str(partition_id),
+            }
+            children.append(self._child(f"supernode-{partition_id}", "deploy.supernode", shared | supernode))
+        return children
+
+    def _child(self, name: str, module: str, environment: dict[str, str]) -> Child:
+        return Child(
+            name=name,
+            command=[sys.executable, "-m", module],
+            environment=environment | {"BOUQUET_RUN_DIR": str(self._home / "run" / name)},
+            log=str(self._home / "logs" / f"{name}.log"),
+        )
+
+    def _start(self, plan: Path, children: list[Child]) -> None:
+        for stale in ("run", "logs"):
+            shutil.rmtree(self._home / stale, ignore_errors=True)
+            (self._home / stale).mkdir()
+        for child in children:
+            Path(child.environment["BOUQUET_RUN_DIR"]).mkdir()
+        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (self._home / "logs" / "supervisor.log").open("ab") as log:
+                supervisor = subprocess.Popen(
+                    [sys.executable, "-m", "deploy.supervisor", str(plan)],
+                    cwd=PROJECT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(lock,),  # the supervisor holds the lock for as long as it lives
+                    start_new_session=True,
+                )
+            os.ftruncate(lock, 0)
+            os.write(lock, str(supervisor.pid).encode())
+        finally:
+            os.close(lock)
+
+    def _supervisor(self) -> int | None:
+        """Return the pid of the supervisor that lives; None where none does."""
+        try:
+            lock = os.open(self._lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(os.read(lock, 32))
+        finally:
+            os.close(lock)
+        return None
+
+    def _wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + self._settings.up_timeout
+        while not expected(members := self.members(), self._settings.supernodes):
+            if time.monotonic() > deadline or not members:
+                missing = [member.name for member in members if not member.healthy] or ["supervisor"]
+                report = "\n".join(self._tails(missing))
+                self.down()
+                raise FleetError(
+                    f"UP_TIMEOUT={self._settings.up_timeout}: not healthy in time: {', '.join(missing)}\n{report}\n",
+                    "mend what the logs say, or give the fleet longer: UP_TIMEOUT=600 make up",
+                )
+            time.sleep(0.1)
+
+    def _tails(self, names: list[str]) -> Iterator[str]:
+        for name in names:
+            log = self._home / "logs" / f"{name}.log"
+            if log.exists():
+                yield f"--- {log}"
+                yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]

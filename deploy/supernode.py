@@ -1,0 +1,46 @@
+"""Entry point of a SuperNode: settings from the environment, a partition, a command line, then `exec`."""
+
+import os
+
+from deploy.entry import become, concrete, report
+from deploy.partition import take_partition
+from deploy.settings import SuperNodeSettings
+
+THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+
+
+def node_config(settings: SuperNodeSettings, partition_id: int) -> str:
+    """Return what the ClientApp finds in `context.node_config`, in Flower's notation."""
+    config = f"partition-id={partition_id} num-partitions={settings.supernodes}"
+    if settings.dataset is not None:
+        config += f' dataset="{settings.dataset}"'
+    return config
+
+
+def command_line(settings: SuperNodeSettings, partition_id: int) -> list[str]:
+    """Return the arguments of `flower-supernode`."""
+    return [
+        "--insecure",
+        "--superlink",
+        settings.superlink,
+        "--max-wait-time",
+        str(settings.superlink_max_wait),
+        "--clientappio-api-address",
+        concrete(settings.runtime_address),
+        "--node-config",
+        node_config(settings, partition_id),
+    ]
+
+
+def main() -> None:
+    """Check the settings, take a partition, and become the process that runs `flower-supernode`."""
+    settings = SuperNodeSettings.read()
+    partition_id = take_partition(settings.directories.leases, settings.supernodes, settings.partition_id)
+    # Ten nodes with as many TensorFlow threads as cores each fight for them: each gets its share.
+    for variable in THREAD_VARIABLES:
+        os.environ.setdefault(variable, str(settings.threads))
+    become("deploy.serve", ["supernode", *command_line(settings, partition_id)])
+
+
+if __name__ == "__main__":
+    report(main)

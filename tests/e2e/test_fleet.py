@@ -1,0 +1,109 @@
+"""The main job on a fleet of ten, as processes and as containers; the tests of one kind share its fleet, in order."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.conftest import SUPERNODES, Bouquet
+
+RUN_CONFIG = 'num-server-rounds=1 central-evaluation="final"'
+
+
+# Prints the node configs in the command lines of the processes that it sees; runs where the fleet's processes are.
+NODE_CONFIGS = """
+import json, pathlib, sys
+found = []
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        words = (process / "cmdline").read_bytes().decode(errors="replace").split(chr(0))
+        if "--node-config" in words and sys.argv[1].encode() in (process / "environ").read_bytes():
+            found.append(words[words.index("--node-config") + 1])
+    except OSError:
+        pass
+print(json.dumps(found))
+"""
+
+
+def node_configs(bouquet: Bouquet) -> list[str]:
+    """The node configs of this fleet's SuperNodes, from their command lines, sorted."""
+    if bouquet.kind == "processes":
+        asked = subprocess.run(
+            [sys.executable, "-c", NODE_CONFIGS, f"BOUQUET_HOME={bouquet.folder}"], capture_output=True, text=True
+        )
+        return sorted(json.loads(asked.stdout))
+    containers = bouquet.compose.ps(["supernode"])
+    command = ["python", "-c", NODE_CONFIGS, "BOUQUET_RUN_DIR="]
+    return sorted(config for c in containers for config in json.loads(str(c.execute(command))))
+
+
+def test_the_fleet_comes_up_healthy_with_every_partition_id_once(bouquet: Bouquet) -> None:
+    up = bouquet("up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    status = bouquet("status")
+    assert status.returncode == 0, status.stderr
+    rows = [line.split() for line in status.stdout.splitlines()[1:]]
+    assert [row[-1] for row in rows] == ["healthy"] * (SUPERNODES + 1)
+    assert sorted(int(row[2]) for row in rows if row[1] == "supernode") == list(range(SUPERNODES))
+    assert node_configs(bouquet) == sorted(f"partition-id={k} num-partitions={SUPERNODES}" for k in range(SUPERNODES))
+
+
+def test_a_run_shows_its_rounds_and_leaves_its_results_to_the_user(bouquet: Bouquet) -> None:
+    run = bouquet("run", RUN_CONFIG=RUN_CONFIG)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"Sampled {SUPERNODES // 2} nodes (out of {SUPERNODES})" in run.stdout
+    assert f"Sampled {SUPERNODES} nodes (out of {SUPERNODES})" in run.stdout
+    assert "and 0 failures" in run.stdout
+    match = re.search(r"Successfully started run (\d+)", run.stdout)
+    assert match is not None
+    folder = bouquet.results / match[1]
+    assert (bouquet.results / "latest").resolve() == folder
+    for name in ("final_model.keras", "metrics.json", "history.png"):
+        assert (folder / name).stat().st_size > 0
+        assert (folder / name).stat().st_uid == os.getuid()
+        assert str(folder / name) in run.stdout
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["status"] == "completed"
+    assert metrics["dataset"]["source"] == "sample"
+    first = metrics["rounds"][0]
+    assert (first["train"]["replies"], first["train"]["failures"]) == (SUPERNODES // 2, 0)
+    assert sorted(node["partition-id"] for node in first["evaluate"]["nodes"].values()) == list(range(SUPERNODES))
+    assert 0 < first["central"]["eval_acc"] <= 1
+
+
+def test_a_run_that_cannot_work_ends_not_zero_with_the_setting_the_value_and_the_mend(bouquet: Bouquet) -> None:
+    run = bouquet("run", RUN_CONFIG="batch-size=0")
+    assert run.returncode == 5
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("bouquet: error: run ")
+    assert "batch-size=0: " in last
+
+
+def test_a_key_that_the_app_does_not_have_is_refused_before_it_starts(bouquet: Bouquet) -> None:
+    run = bouquet("run", RUN_CONFIG="learning-rat=1")
+    assert run.returncode == 5
+    assert "RUN_CONFIG=learning-rat=1: the run was not taken" in run.stderr
+
+
+def test_containers_are_healthy_and_published_on_loopback_alone(bouquet: Bouquet) -> None:
+    if bouquet.kind == "processes":
+        pytest.skip("of a fleet of containers")
+    containers = bouquet.compose.ps()
+    assert len(containers) == SUPERNODES + 1
+    assert {container.state.health.status for container in containers if container.state.health} == {"healthy"}
+    bindings = [
+        b for c in containers for published in (c.host_config.port_bindings or {}).values() for b in published or ()
+    ]
+    assert {binding.host_ip for binding in bindings} == {"127.0.0.1"}
+
+
+def test_down_leaves_nothing_running(bouquet: Bouquet) -> None:
+    down = bouquet("down")
+    assert down.returncode == 0, down.stderr
+    assert node_configs(bouquet) == []
+    status = bouquet("status")
+    assert status.returncode == 4
+    assert "the fleet is down; start it: make up" in status.stderr

@@ -1,0 +1,71 @@
+"""A fleet in this process: a grid whose nodes are calls of the ClientApp, as Flower makes them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+FIRST_NODE = 100
+_message_ids = itertools.count()
+
+Answer = Callable[[Message, Context], Message | None]
+
+
+def prepared(message: Message) -> Message:
+    """Give a message the metadata that a SuperLink gives it."""
+    message.metadata.__dict__.update(_run_id=1, _message_id=f"m{next(_message_ids)}", _src_node_id=1)
+    return message
+
+
+class FakeGrid(Grid):
+    """Node `FIRST_NODE + k` holds partition k; `answer` is its ClientApp, and None from it is no reply in time."""
+
+    def __init__(self, answer: Answer, nodes: int, run_config: dict[str, Any], node_config: dict[str, Any]) -> None:
+        self.answer = answer
+        self.contexts = {
+            FIRST_NODE + k: Context(
+                run_id=1,
+                node_id=FIRST_NODE + k,
+                node_config={"partition-id": k, "num-partitions": nodes, **node_config},
+                state=RecordDict(),
+                run_config=run_config,
+            )
+            for k in range(nodes)
+        }
+        self.timeouts: list[float | None] = []
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.contexts)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        self.timeouts.append(timeout)
+        replies = []
+        for message in messages:
+            prepared(message)
+            try:
+                reply = self.answer(message, self.contexts[message.metadata.dst_node_id])
+            except Exception as error:  # as flwr's run_clientapp tells it
+                reply = Message(Error(code=0, reason=f"{type(error)}:<'{error}'>"), reply_to=message)
+            if reply is not None:
+                replies.append(reply)
+        return replies
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def create_message(self, *arguments: Any, **options: Any) -> Message:
+        raise NotImplementedError
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise NotImplementedError

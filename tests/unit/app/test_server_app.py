@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+from app import client_app, dataset, fleet, server_app
+from app.errors import FleetError, RunError, SettingError
+from app.partition import load_test_split
+from app.results import Results
+
+from .conftest import MakeFolder
+from .fake_grid import FIRST_NODE, Answer, FakeGrid
+
+RUN_ID = 77
+
+
+def start(
+    folder: Path, *, answer: Answer = client_app.app, nodes: int = 4, grid_nodes: int | None = None, **config: Any
+) -> FakeGrid:
+    """Run the ServerApp on a fleet in this process."""
+    run_config: dict[str, Any] = {"dataset": str(folder), "num-server-rounds": 2, "batch-size": 8}
+    run_config |= {key.replace("_", "-"): value for key, value in config.items()}
+    os.environ["BOUQUET_SUPERNODES"] = str(nodes)
+    grid = FakeGrid(answer, nodes if grid_nodes is None else grid_nodes, run_config, {})
+    server_app.main(grid, Context(RUN_ID, 0, {}, RecordDict(), run_config))
+    return grid
+
+
+@pytest.fixture(autouse=True)
+def forget_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOUQUET_SUPERNODES", "")
+    monkeypatch.setattr(fleet, "_POLL_SECONDS", 0.001)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def metrics(results: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((results / "latest" / "metrics.json").read_text())
+    return read
+
+
+def failing(kind: str, *partition_ids: int) -> Answer:
+    """Return a ClientApp that raises on these partitions."""
+
+    def answer(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == kind and context.node_config["partition-id"] in partition_ids:
+            raise ValueError(f"partition-id {context.node_config['partition-id']}: broken")
+        return client_app.app(message, context)
+
+    return answer
+
+
+def silent(message: Message, context: Context) -> Message | None:
+    """Act as a ClientApp that answers in time on every partition but 2."""
+    return None if context.node_config["partition-id"] == 2 else client_app.app(message, context)
+
+
+def test_a_run_leaves_model_metrics_plot_and_latest(folder: Path, results: Path) -> None:
+    grid = start(folder, round_deadline=60)
+    assert sorted(path.name for path in (results / str(RUN_ID)).iterdir()) == [
+        "final_model.keras",
+        "history.png",
+        "metrics.json",
+    ]
+    assert (results / "latest").readlink() == Path(str(RUN_ID))
+    assert (results / "latest" / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert grid.timeouts == [60, 60, 60, 60]
+
+
+def test_metrics_tell_every_round_and_node(folder: Path, results: Path) -> None:
+    start(folder)
+    told = metrics(results)
+    assert (told["run-id"], told["status"], told["error"]) == (RUN_ID, "completed", None)
+    assert told["versions"].keys() == {"flwr", "tensorflow", "keras"}
+    assert told["dataset"] == {"name": str(folder), "source": "path"}
+    assert told["run-config"]["batch-size"] == 8
+    assert told["num-supernodes"] == 4
+    assert [each["round"] for each in told["rounds"]] == [1, 2]
+    for each in told["rounds"]:
+        assert (each["train"]["replies"], each["train"]["failures"]) == (2, 0)
+        assert (each["evaluate"]["replies"], each["evaluate"]["failures"]) == (4, 0)
+        assert each["train"]["metrics"].keys() == {"train_loss", "train_acc"}
+        assert each["seconds"] >= each["train"]["seconds"] + each["evaluate"]["seconds"] - 0.01
+        assert each["central"] is None
+        for node_id, values in each["evaluate"]["nodes"].items():
+            assert values["partition-id"] == int(node_id) - FIRST_NODE
+            assert values["num-examples"] == 5
+        nodes = each["evaluate"]["nodes"].values()
+        mean = np.average([n["eval_acc"] for n in nodes], weights=[n["num-examples"] for n in nodes])
+        assert each["evaluate"]["metrics"]["eval_acc"] == pytest.approx(mean)
+
+
+def test_a_run_can_be_repeated_to_the_same_weights(folder: Path, results: Path) -> None:
+    weights = []
+    for _ in range(2):
+        start(folder, fraction_train=1.0)
+        weights.append(keras.models.load_model(results / "latest" / "final_model.keras").get_weights())
+    assert all(np.allclose(one, two, atol=1e-6) for one, two in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize(("when", "rounds"), [("off", []), ("final", [2]), ("every-round", [1, 2])])
+def test_central_evaluation_is_made_when_asked_for(folder: Path, results: Path, when: str, rounds: list[int]) -> None:
+    start(folder, central_evaluation=when)
+    assert [each["round"] for each in metrics(results)["rounds"] if each["central"]] == rounds
+
+
+def test_the_saved_model_evaluated_by_keras_gives_what_the_metrics_say(folder: Path, results: Path) -> None:
+    start(folder, central_evaluation="final")
+    test = load_test_split(dataset.choose(str(folder)))
+    model = keras.models.load_model(results / "latest" / "final_model.keras")
+    loss, accuracy = model.evaluate(test.images.astype(np.float32) / 255, test.labels, verbose=0)
+    central = metrics(results)["rounds"][-1]["central"]
+    assert central["eval_loss"] == pytest.approx(loss, abs=1e-4)
+    assert central["eval_acc"] == pytest.approx(accuracy, abs=1e-4)
+
+
+def test_a_fleet_of_one_trains(folder: Path, results: Path) -> None:
+    start(folder, nodes=1)
+    assert metrics(results)["rounds"][0]["train"]["replies"] == 1
+
+
+def test_a_node_that_fails_is_counted_and_named_and_the_run_completes(folder: Path, results: Path) -> None:
+    start(folder, answer=failing("train", 1), fraction_train=1.0)
+    told = metrics(results)
+    assert told["status"] == "completed"
+    phase = told["rounds"][0]["train"]
+    assert (phase["replies"], phase["failures"]) == (3, 1)
+    assert "partition-id 1: broken" in phase["errors"][str(FIRST_NODE + 1)]
+
+
+def test_a_node_that_does_not_answer_in_time_is_a_failure_with_its_name(folder: Path, results: Path) -> None:
+    start(folder, answer=silent, fraction_train=1.0, round_deadline=9)
+    phase = metrics(results)["rounds"][0]["evaluate"]
+    assert phase["failures"] == 1
+    assert phase["errors"][str(FIRST_NODE + 2)] == "partition-id unknown: no reply within round-deadline=9 s"
+
+
+def test_a_round_that_no_node_trained_fails_the_run_and_says_which_and_why(folder: Path, results: Path) -> None:
+    with pytest.raises(RunError, match="round 1: no node trained; .*partition-id 0: broken"):
+        start(folder, answer=failing("train", 0, 1, 2, 3))
+    told = metrics(results)
+    assert told["status"] == "failed"
+    assert "no node trained" in told["error"]
+    assert told["rounds"][0]["train"]["failures"] == 2
+    assert not (results / "latest" / "final_model.keras").exists()
+
+
+def test_a_run_that_fails_late_keeps_the_last_model(folder: Path, results: Path) -> None:
+    def answer(message: Message, context: Context) -> Message:
+        if message.content.config_records["config"]["server-round"] == 2:
+            raise ValueError("too late")
+        return client_app.app(message, context)
+
+    with pytest.raises(RunError, match="round 2"):
+        start(folder, answer=answer)
+    assert (results / "latest" / "last_model.keras").exists()
+    assert len(metrics(results)["rounds"]) == 2
+
+
+def test_nodes_that_cannot_evaluate_do_not_cost_the_model(folder: Path, results: Path) -> None:
+    start(folder, answer=failing("evaluate", 0, 1, 2, 3))
+    assert metrics(results)["rounds"][0]["evaluate"]["failures"] == 4
+    assert (results / "latest" / "final_model.keras").exists()
+
+
+def test_a_bad_run_config_is_refused_before_anything_is_made(folder: Path, results: Path) -> None:
+    with pytest.raises(SettingError, match="^fraction-train=2: "):
+        start(folder, fraction_train=2)
+    assert not results.exists()
+
+
+def test_an_incomplete_fleet_fails_the_run_with_what_is_known(folder: Path, results: Path) -> None:
+    with pytest.raises(FleetError, match="only 3 of 4 SuperNodes"):
+        start(folder, nodes=4, grid_nodes=3, fleet_deadline=0.05)
+    told = metrics(results)
+    assert (told["status"], told["rounds"]) == ("failed", [])
+    assert told["error"].startswith("fleet-deadline=0.05: ")
+
+
+def test_a_dataset_too_small_for_the_fleet_is_refused_before_round_1(make_folder: MakeFolder) -> None:
+    with pytest.raises(SettingError, match="7 train images for 4 nodes"):
+        start(make_folder(train=7, test=0))
+
+
+def test_results_that_cannot_be_written_are_refused_before_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("BOUQUET_RESULTS_DIR", str(tmp_path / "file"))
+    with pytest.raises(SettingError, match=r"^BOUQUET_RESULTS_DIR=.*cannot be written \(.*\); set BOUQUET_RESULTS_DIR"):
+        start(folder)
+
+
+def test_a_disk_that_fills_up_is_told_and_leaves_no_half_file(tmp_path: Path) -> None:
+    results = Results(RUN_ID, {}, {"BOUQUET_RESULTS_DIR": str(tmp_path)})
+
+    def fill(file: Path) -> None:
+        file.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RunError, match=r"final_model\.keras: cannot be written \(No space left on device\); make room"):
+        results.save("final_model.keras", fill)
+    assert [path.name for path in results.folder.iterdir()] == ["metrics.json"]
+
+
+def test_latest_moves_on_to_the_newest_run(tmp_path: Path) -> None:
+    for run_id in (1, 2):
+        Results(run_id, {}, {"BOUQUET_RESULTS_DIR": str(tmp_path)})
+    assert (tmp_path / "latest").readlink() == Path("2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "latest"]

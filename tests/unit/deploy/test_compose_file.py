@@ -1,0 +1,182 @@
+"""What the Compose file, the Dockerfiles and `.env.example` promise; that they agree with each other and the code."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import base_image
+from deploy.probe import HOLD_SECONDS
+from deploy.settings import PROJECT, HostSettings, ServeSettings, SuperNodeSettings
+
+DOCKERFILES = ("Dockerfile.superlink", "Dockerfile.supernode")
+UID = "49999"
+INTERNAL = {"BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"}
+"""What the fleets set for their own processes: no setting of the user's."""
+
+
+def text(name: str) -> str:
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(text("docker-compose.yml"))
+    return loaded
+
+
+def uncommented(name: str) -> str:
+    return "\n".join(line.partition(" #")[0] for line in text(name).splitlines() if not line.startswith("#"))
+
+
+def documented(*, active_only: bool = False) -> dict[str, str]:
+    """Return the settings of `.env.example`; those commented out have no default."""
+    pattern = r"^([A-Z_]+)=(.*)$" if active_only else r"^(?:# )?([A-Z_]+)=(.*)$"
+    return dict(re.findall(pattern, text(".env.example"), re.MULTILINE))
+
+
+# -- docker-compose.yml
+
+
+def test_one_definition_per_role(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == {"superlink", "supernode"}
+
+
+def test_there_is_no_shell_in_it() -> None:
+    assert "$$" not in uncommented("docker-compose.yml")
+    assert not re.search(r"\b(sh|bash|CMD-SHELL)\b", uncommented("docker-compose.yml"))
+
+
+def test_ports_are_on_loopback_only(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("role", ["superlink", "supernode"])
+def test_containers_run_hardened_and_come_back(compose: dict[str, Any], role: str) -> None:
+    service = compose["services"][role]
+    assert service["restart"] == "unless-stopped"
+    assert service["init"] is True
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"].keys() >= {"max-size", "max-file"}
+
+
+def test_supernodes_wait_for_a_healthy_superlink(compose: dict[str, Any]) -> None:
+    assert compose["services"]["supernode"]["depends_on"] == {"superlink": {"condition": "service_healthy"}}
+
+
+def test_a_probe_may_hold_longer_than_it_does(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        assert int(service["healthcheck"]["timeout"].removesuffix("s")) >= 2 * HOLD_SECONDS
+
+
+def test_a_missing_dataset_is_an_error_not_a_new_folder(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        (dataset,) = [volume for volume in service["volumes"] if volume["target"] == "/dataset"]
+        assert dataset["read_only"] is True
+        assert dataset["bind"]["create_host_path"] is False
+
+
+@pytest.mark.parametrize("role", ["superlink", "supernode"])
+def test_every_volume_is_mounted_where_the_user_may_write(compose: dict[str, Any], role: str) -> None:
+    targets = [v["target"] for v in compose["services"][role]["volumes"] if v["type"] == "volume"]
+    made = re.search(r"install -d -o bouquet -g bouquet (.+)", text(f"Dockerfile.{role}").replace("\\\n", ""))
+    assert made is not None
+    assert set(targets) <= set(made[1].split())
+
+
+# -- .env.example
+
+
+def test_every_setting_of_the_compose_file_is_documented_with_the_same_default(compose: dict[str, Any]) -> None:
+    defaults = documented(active_only=True)
+    for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", uncommented("docker-compose.yml")):
+        if name not in ("DATASET", "BASE_IMAGE"):  # `make` chooses these: documented as not set
+            assert defaults[name] == default, name
+    for name in re.findall(r"\$\{([A-Z_]+)", uncommented("docker-compose.yml")):
+        assert name in documented()
+    for service in compose["services"].values():
+        for name, value in service["environment"].items():
+            assert value is not None or name in documented()
+
+
+def test_every_setting_that_the_commands_read_is_documented_with_the_same_default() -> None:
+    names: set[str] = set()
+
+    class Asked(dict[str, str]):
+        def get(self, name: str, default: Any = None) -> Any:
+            names.add(name)
+            return super().get(name, default)
+
+    # Given by hand, the documented defaults change nothing.
+    given = documented(active_only=True)
+    assert HostSettings.read(Asked(given)) == HostSettings.read({})
+    assert ServeSettings.read(Asked(given)) == ServeSettings.read({})
+    assert SuperNodeSettings.read(given) == SuperNodeSettings.read({})
+    assert names - INTERNAL <= documented().keys()
+
+
+def test_every_documented_setting_exists() -> None:
+    known = text("docker-compose.yml") + text("deploy/settings.py")
+    for name in documented():
+        assert re.search(rf"\b{name}\b", known), name
+
+
+# -- The Dockerfiles
+
+
+def common(name: str) -> list[str]:
+    lines = text(name).splitlines()
+    return lines[lines.index("#") : lines.index("# -- The role")]
+
+
+def test_both_images_are_built_alike_so_that_they_share_their_layers() -> None:
+    superlink, supernode = map(common, DOCKERFILES)
+    assert superlink == supernode
+    assert any(line.startswith("COPY deploy ") for line in superlink)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_differs_makes_no_layer(name: str) -> None:
+    role = text(name).partition("# -- The role\n")[2].replace("\\\n", "")
+    assert {line.split()[0] for line in role.splitlines()} == {"LABEL", "ENTRYPOINT"}
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_image_runs_as_the_user_that_owns_the_tmpfs(name: str, compose: dict[str, Any]) -> None:
+    assert f"\nUSER {UID}:{UID}\n" in text(name)
+    for service in compose["services"].values():
+        assert f"/run/bouquet:uid={UID},gid={UID},mode=0700" in service["tmpfs"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_defaults_are_those_of_the_project(name: str) -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    assert f"\nARG BASE_IMAGE={base_image.DEFAULT}\n" in text(name)
+    assert f"\nARG VERSION={project['version']}\n" in text(name)
+    assert f'licenses="{project["license"]}"' in text(name)
+    (tensorflow,) = set(re.findall(r"^ARG TENSORFLOW=(\w+)$", text(name), re.MULTILINE))
+    assert tensorflow in project["optional-dependencies"]
+
+
+def test_uv_is_pinned_by_hash_to_the_locked_version() -> None:
+    locked = {package["name"]: package for package in tomllib.loads(text("uv.lock"))["package"]}["uv"]
+    pinned = text("requirements/uv.txt")
+    assert f"uv=={locked['version']} " in pinned
+    hashes = {file["hash"] for file in [*locked["wheels"], locked["sdist"]]}
+    assert set(re.findall(r"--hash=(\S+)", pinned)) == hashes
+
+
+def test_only_what_is_named_goes_into_a_build() -> None:
+    lines = [line for line in text(".dockerignore").splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    copied = re.findall(r"^COPY (\S+)|--mount=type=bind,source=([\w./]+)", text(DOCKERFILES[0]), re.MULTILINE)
+    for source in (copy or bound for copy, bound in copied):
+        assert f"!{source}" in lines
+        assert Path(PROJECT / source).exists()

@@ -1,0 +1,71 @@
+"""Settings: defaults, limits, and one clear line for each impossible value."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.errors import SettingError
+from deploy.settings import HostSettings, SuperLinkSettings, SuperNodeSettings, share_of_cores
+
+
+def test_an_empty_environment_gives_ten_supernodes_and_the_default_ports() -> None:
+    settings = HostSettings.read({})
+    assert (settings.supernodes, settings.control_port, settings.fleet_port) == (10, 9093, 9092)
+    assert settings.dataset is None
+
+
+def test_an_empty_value_means_not_given() -> None:
+    settings = SuperNodeSettings.read({"PARTITION_ID": "", "SUPERNODES": " ", "BOUQUET_DATASET": ""})
+    assert (settings.partition_id, settings.supernodes, settings.dataset) == (None, 10, None)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "ten", "1.5", "100000"])
+@pytest.mark.parametrize("reader", [HostSettings, SuperLinkSettings, SuperNodeSettings])
+def test_an_impossible_number_of_supernodes_is_refused_by_every_reader(
+    value: str, reader: type[HostSettings | SuperLinkSettings | SuperNodeSettings]
+) -> None:
+    with pytest.raises(SettingError) as refused:
+        reader.read({"SUPERNODES": value})
+    assert str(refused.value).startswith(f"SUPERNODES={value}: ")
+    assert "SUPERNODES=10" in refused.value.hint
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", ["-1", "3", "x"])
+def test_a_partition_id_outside_the_fleet_is_refused(value: str) -> None:
+    with pytest.raises(SettingError, match=f"PARTITION_ID={value}: .*from 0 to 2"):
+        SuperNodeSettings.read({"SUPERNODES": "3", "PARTITION_ID": value})
+
+
+def test_a_dataset_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    with pytest.raises(SettingError, match="DATASET=.*missing: there is no such folder; give a folder"):
+        HostSettings.read({"DATASET": str(missing)})
+
+
+def test_a_relative_dataset_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert HostSettings.read({"DATASET": "images"}).dataset == tmp_path / "images"
+
+
+@pytest.mark.parametrize("value", ["0", "65536", "http"])
+def test_an_impossible_port_is_refused(value: str) -> None:
+    with pytest.raises(SettingError, match=f"CONTROL_PORT={value}: "):
+        HostSettings.read({"CONTROL_PORT": value})
+
+
+def test_an_unknown_kind_of_fleet_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingError, match="FLEET=pods: not known; give one of: auto, containers, processes"):
+        HostSettings.read({"FLEET": "pods"})
+
+
+def test_the_runtime_apis_stay_on_loopback_unless_told_otherwise() -> None:
+    assert SuperLinkSettings.read({}).runtime_address.startswith("127.0.0.1:")
+    assert SuperNodeSettings.read({}).runtime_address.startswith("127.0.0.1:")
+
+
+def test_nodes_share_the_cores_and_each_gets_at_least_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    assert [share_of_cores(n) for n in (1, 5, 10, 100)] == [16, 3, 1, 1]
+    assert SuperNodeSettings.read({"SUPERNODES": "10", "TF_THREADS": "4"}).threads == 4
