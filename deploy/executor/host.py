@@ -16,6 +16,7 @@ def supernode(
     arguments: Sequence[str],
     api: RuntimeApi,
     settings: ExecutorSettings,
+    *,
     on_ready: Callable[[bool], None] = lambda ready: None,
     on_online: Callable[[int], None] = lambda node_id: None,
     on_offline: Callable[[str], None] = lambda reason: None,
@@ -37,6 +38,7 @@ def superlink(
     arguments: Sequence[str],
     api: RuntimeApi,
     settings: ExecutorSettings,
+    *,
     on_ready: Callable[[bool], None] = lambda ready: None,
     on_serving: Callable[[], None] = lambda: None,
 ) -> None:

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -18,11 +19,11 @@ def query(message: Message, context: Context) -> Message:
     """Reply with the number of messages so far, by the Context and by this process, and the process's id."""
     global calls  # noqa: PLW0603
     calls += 1
-    round_ = int(message.content["config"]["round"])
+    round_ = message.content["config"]["round"]
     time.sleep(float(context.run_config["pause"]))
     if round_ == context.run_config["fault-round"]:
         _fail(str(context.run_config["fault"]))
-    counter = context.state.setdefault("counter", MetricRecord({"messages": 0}))
+    counter: Any = context.state.setdefault("counter", MetricRecord({"messages": 0}))
     counter["messages"] += 1
     metrics = MetricRecord({"messages": counter["messages"], "calls": calls, "pid": os.getpid()})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)

@@ -26,7 +26,9 @@ def main(grid: Grid, context: Context) -> None:
                 "seconds": round(time.monotonic() - start, 2),
                 "node": reply.metadata.src_node_id,
             }
-            line |= {"error": reply.error.reason} if reply.has_error() else dict(reply.content["metrics"])
+            line |= (
+                {"error": reply.error.reason} if reply.has_error() else dict(reply.content.metric_records["metrics"])
+            )
             print("faulty " + json.dumps(line), flush=True)
         match context.run_config["server-fault"]:
             case "raise":
