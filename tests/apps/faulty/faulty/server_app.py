@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -21,14 +22,12 @@ def main(grid: Grid, context: Context) -> None:
         content = RecordDict({"config": ConfigRecord({"round": round_})})
         start = time.monotonic()
         for reply in grid.send_and_receive([Message(content, node, MessageType.QUERY) for node in nodes]):
-            line = {
-                "round": round_,
-                "seconds": round(time.monotonic() - start, 2),
-                "node": reply.metadata.src_node_id,
-            }
-            line |= (
-                {"error": reply.error.reason} if reply.has_error() else dict(reply.content.metric_records["metrics"])
-            )
+            line: dict[str, Any] = {"round": round_, "seconds": round(time.monotonic() - start, 2)}
+            line["node"] = reply.metadata.src_node_id
+            if reply.has_error():
+                line["error"] = reply.error.reason
+            else:
+                line.update(reply.content.metric_records["metrics"].items())
             print("faulty " + json.dumps(line), flush=True)
         match context.run_config["server-fault"]:
             case "raise":

@@ -73,7 +73,12 @@ def test_closing_ends_every_wait() -> None:
 
 def test_a_hold_ends_when_ready() -> None:
     bell, done = Bell(), threading.Event()
-    after(0.05, lambda: (done.set(), bell.ring("a")))
+
+    def finish() -> None:
+        done.set()
+        bell.ring("a")
+
+    after(0.05, finish)
     assert seconds(lambda: bell.hold("a", done.is_set, 5, Caller())) < 1
 
 
