@@ -1,6 +1,6 @@
 # Names for commands; what they do is in deploy/.
 .DEFAULT_GOAL := help
-.PHONY: help run up down logs status results connection test lint
+.PHONY: help run up down logs status results connection test bench lint
 
 # Outside the checkout, since `flwr run` walks every file in it (docs/decisions/0005-environment-outside.md).
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bouquet
@@ -21,6 +21,9 @@ run up down logs status results connection:
 
 test: .venv/ready  ## run all tests: units, simulation, process fleet, containers
 	$(BIN)/pytest
+
+bench: .venv/ready  ## measure: the arithmetic, this fleet, the stock executor, Flower's simulation
+	$(BIN)/python -m benchmarks
 
 lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint, shellcheck
 	$(BIN)/ruff check .

@@ -51,9 +51,9 @@ class ComposeFleet:
         if not expected(self.members(), self._settings.supernodes):
             self._raise_unhealthy(None)
 
-    def down(self) -> None:
-        """Stop and remove the containers; the volumes stay."""
-        self._docker.compose.down(remove_orphans=True)
+    def down(self, *, volumes: bool = False) -> None:
+        """Stop and remove the containers, and with `volumes` those too."""
+        self._docker.compose.down(remove_orphans=True, volumes=volumes)
 
     def members(self) -> list[Member]:
         """Return the project's containers."""

@@ -32,8 +32,8 @@ class Fleet(Protocol):
     def up(self) -> None:
         """Start what is not running yet and wait until all are healthy; raise `FleetError` where they are not."""
 
-    def down(self) -> None:
-        """Stop the fleet; results, state and caches stay."""
+    def down(self, *, volumes: bool = False) -> None:
+        """Stop the fleet; results, state and caches stay, unless `volumes` are to go too."""
 
     def members(self) -> list[Member]:
         """Return the fleet's members as they are now; empty where it is down."""

@@ -52,17 +52,18 @@ class ProcessFleet:
             self._start(plan, children)
         self._wait_until_healthy()
 
-    def down(self) -> None:
-        """Stop the supervisor and with it every member."""
+    def down(self, *, volumes: bool = False) -> None:
+        """Stop the supervisor and with it every member; with `volumes` remove what they kept, too."""
         supervisor = self._supervisor()
-        if supervisor is None:
-            return
-        os.kill(supervisor, signal.SIGTERM)
+        if supervisor is not None:
+            os.kill(supervisor, signal.SIGTERM)
         deadline = time.monotonic() + 15
-        while self._supervisor() == supervisor:
+        while supervisor is not None and self._supervisor() == supervisor:
             if time.monotonic() > deadline:
                 os.kill(supervisor, signal.SIGKILL)
             time.sleep(0.05)
+        if volumes:
+            shutil.rmtree(self._home, ignore_errors=True)
 
     def members(self) -> list[Member]:
         """Return the members by their run folders."""

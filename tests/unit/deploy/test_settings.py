@@ -65,7 +65,29 @@ def test_the_runtime_apis_stay_on_loopback_unless_told_otherwise() -> None:
     assert SuperNodeSettings.read({}).runtime_address.startswith("127.0.0.1:")
 
 
-def test_nodes_share_the_cores_and_each_gets_at_least_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_share_the_cores_and_each_gets_at_least_one_thread(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
-    assert [share_of_cores(n) for n in (1, 5, 10, 100)] == [16, 3, 1, 1]
+    assert [share_of_cores(n, tmp_path) for n in (1, 5, 10, 100)] == [16, 3, 1, 1]
     assert SuperNodeSettings.read({"SUPERNODES": "10", "TF_THREADS": "4"}).threads == 4
+
+
+@pytest.mark.parametrize(
+    ("files", "threads"),
+    [
+        ({"cpu.max": "300000 100000\n"}, 3),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+    ],
+)
+def test_a_container_with_a_cpu_limit_gets_that_many_threads(
+    files: dict[str, str], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert share_of_cores(2, tmp_path) == threads

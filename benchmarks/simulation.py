@@ -1,0 +1,47 @@
+"""Flower's simulation of the same app: a SuperLink of the benchmark's own, ten virtual nodes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from benchmarks.flwr import flwr, free_port, wait_for_port
+
+BIN = Path(sys.executable).parent
+
+
+@contextmanager
+def simulation(folder: Path, supernodes: int, dataset: Path) -> Iterator[dict[str, str]]:
+    """Start a SuperLink for simulations; yield the environment in which `flwr run . local` finds it."""
+    port = free_port()
+    environment = os.environ | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(folder / "flwr"),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(port),
+        "BOUQUET_DATASET": str(dataset),
+        "BOUQUET_CACHE_DIR": str(folder / "cache"),
+        "BOUQUET_RESULTS_DIR": str(folder / "results"),
+        "BOUQUET_SUPERNODES": str(supernodes),
+    }
+    command = [
+        *(str(BIN / "flower-superlink"), "--insecure", "--simulation", "--disable-runtime-dependency-installation"),
+        *("--control-api-address", f"127.0.0.1:{port}", "--serverappio-api-address", "127.0.0.1:0"),
+    ]
+    with (folder / "simulation.log").open("w") as log:
+        superlink = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_for_port(port)
+        nodes = str(supernodes)
+        flwr(environment, "federation", "simulation-config", "@none/default", "local", "--num-supernodes", nodes)
+        yield environment
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(superlink.pid, signal.SIGTERM)
+        superlink.wait(30)
+        time.sleep(2)  # Ray's processes end after it

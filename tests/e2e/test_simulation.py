@@ -1,0 +1,127 @@
+"""The app in Flower's own simulation: `flwr run . local`, ten virtual nodes, nothing of `deploy`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+SAMPLE = PROJECT / "data" / "cifar10-sample"
+BIN = Path(sys.executable).parent
+NODES = 10
+START_SECONDS = 120
+RUN_SECONDS = 600  # takes half a minute on an idle machine
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A local SuperLink of the test's own, and the environment that makes `flwr run . local` find it.
+
+    `flwr run . local` starts one by itself where none answers, but leaves it running, and it would install the
+    app's dependencies anew for every run.
+    """
+    port = str(_free_port())
+    environment = os.environ | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(tmp_path / "flwr"),
+        "FLWR_LOCAL_CONTROL_API_PORT": port,
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
+        "BOUQUET_CACHE_DIR": str(tmp_path / "cache"),
+        "BOUQUET_SUPERNODES": str(NODES),
+    }
+    environment.pop("BOUQUET_RESULTS_DIR", None)  # so that the default is tested
+    log = tmp_path / "superlink.log"
+    command = [
+        *(str(BIN / "flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"),
+        *("--control-api-address", f"127.0.0.1:{port}", "--serverappio-api-address", "127.0.0.1:0"),
+        "--disable-runtime-dependency-installation",
+    ]
+    with log.open("w") as output:
+        superlink = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        _wait_for(port, superlink, log)
+        yield environment
+    finally:
+        print(log.read_text(errors="replace")[-5000:])
+        _stop(superlink)
+
+
+def _wait_for(port: str, superlink: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert superlink.poll() is None, f"the SuperLink ended:\n{log.read_text(errors='replace')}"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", int(port))) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail(f"no SuperLink on port {port} within {START_SECONDS} s")
+
+
+def _stop(superlink: subprocess.Popen[bytes]) -> None:
+    """End the SuperLink; what it started watches it, and ends with it."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(superlink.pid, how)
+            superlink.wait(timeout=20)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def _flwr(environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        ["flwr", *arguments],
+        cwd=PROJECT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=RUN_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def _status(environment: dict[str, str]) -> dict[str, str]:
+    """Return the newest run as `flwr ls` tells it."""
+    listed = _flwr(environment, "ls", "local", "--format", "json")
+    run: dict[str, str] = json.loads(listed[listed.index("{") :])["runs"][0]
+    return run
+
+
+def test_ten_virtual_nodes_train_and_leave_results(environment: dict[str, str], tmp_path: Path) -> None:
+    _flwr(environment, "federation", "simulation-config", "@none/default", "local", "--num-supernodes", str(NODES))
+    config = "num-server-rounds=1 fraction-train=0.2 batch-size=64 central-evaluation='final'"
+    log = _flwr(environment, "run", ".", "local", "--stream", "--run-config", config)
+    assert "configure_train: Sampled 2 nodes (out of 10)" in log
+    assert "configure_evaluate: Sampled 10 nodes (out of 10)" in log
+    assert re.search(r"Dataset: sample \(sample", log)
+    assert _status(environment)["status"] == "finished:completed"
+
+    results = tmp_path / "results" / "latest"  # under the directory in which the SuperLink was started
+    assert {file.name for file in results.iterdir()} == {"final_model.keras", "history.png", "metrics.json"}
+    [only] = json.loads((results / "metrics.json").read_text())["rounds"]
+    assert (only["train"]["replies"], only["evaluate"]["replies"]) == (2, 10)
+    assert {node["partition-id"] for node in only["evaluate"]["nodes"].values()} == set(range(NODES))
+    assert sum(node["num-examples"] for node in only["evaluate"]["nodes"].values()) == 2_000
+    assert only["central"]["eval_acc"] > 0
