@@ -53,7 +53,8 @@ def superlink(arguments: Sequence[str], settings: ServeSettings, executor: Execu
         stock.superlink(arguments, readiness.declare)
         return
     health = Health(readiness)
-    host.superlink(arguments, _runtime_api("superlink", arguments), executor, health.executor, health.flower)
+    api = _runtime_api("superlink", arguments)
+    host.superlink(arguments, api, executor, on_ready=health.executor, on_serving=health.flower)
 
 
 def supernode(arguments: Sequence[str], settings: ServeSettings, executor: ExecutorSettings) -> None:

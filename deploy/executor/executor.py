@@ -223,10 +223,10 @@ class Executor:
         message, _ = worker.channel.receive()
         if message is not None:
             self._take(worker, message)
-        else:  # it is ending: the zygote will tell how
-            with self._changed:
-                worker.gone = True
-                self._end(worker, "closed its channel to the executor")
+            return
+        with self._changed:  # it is ending, and the zygote will tell how, unless an app closed what is not its own
+            worker.gone = worker.retired = True
+            worker.kill_at = worker.kill_at or time.monotonic() + KILL_GRACE
 
     def _take(self, worker: _Worker, message: dict[str, Any]) -> None:
         """Note what a worker says about its task."""
@@ -308,6 +308,7 @@ class Executor:
         for worker in workers:
             if worker.kill_at is not None:
                 if now >= worker.kill_at:
+                    worker.killed_because = worker.killed_because or "did not end after its channel was closed"
                     self._kill(worker, signal.SIGKILL)
                     worker.kill_at = now + KILL_GRACE
             elif worker.token:

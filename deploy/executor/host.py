@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flwr.supercore.constant import TaskType
 from flwr.supercore.exit import add_exit_handler
@@ -11,11 +12,14 @@ from ..flower.supernode import run_supernode
 from ..flower.tasks import RuntimeApi, TaskQueue
 from .executor import Executor, ExecutorSettings
 
+RUNS_AT_A_TIME = 16
+
 
 def supernode(
     arguments: Sequence[str],
     api: RuntimeApi,
     settings: ExecutorSettings,
+    *,
     on_ready: Callable[[bool], None] = lambda ready: None,
     on_online: Callable[[int], None] = lambda node_id: None,
     on_offline: Callable[[str], None] = lambda reason: None,
@@ -37,13 +41,16 @@ def superlink(
     arguments: Sequence[str],
     api: RuntimeApi,
     settings: ExecutorSettings,
+    *,
     on_ready: Callable[[bool], None] = lambda ready: None,
     on_serving: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `flower-superlink` with `arguments`, which say where `api` listens, and its executor.
 
-    Ends with `SystemExit` when it is told to stop.
+    What `settings` say of tasks holds for messages; here a task is a whole run: many at a time, each for as long as
+    it takes. Ends with `SystemExit` when it is told to stop.
     """
+    settings = replace(settings, workers=RUNS_AT_A_TIME, task_seconds=None)
     executor = _start(api, settings, TaskType.SERVER_APP, on_ready)
     sys.argv = ["flower-superlink", *arguments, "--isolation", "process"]
     try:

@@ -79,7 +79,9 @@ class ClientAppProcess:
             install_from_fab(fab.content, skip_prompt=True)
             if self._api.install_dependencies:
                 self._environment = install_app_dependencies(
-                    get_project_dir(run.fab_id, run.fab_version, fab.hash_str), launch_id=token, run_id=run.run_id
+                    get_project_dir(run.fab_id, run.fab_version, fab.hash_str),
+                    launch_id=token,
+                    run_id=run.run_id,
                 )
             load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
             self._apps[fab.hash_str] = load(run.fab_id, run.fab_version, fab.hash_str)

@@ -1,0 +1,289 @@
+"""What deploy/flower relies on of Flower's private API. A failure says what has changed and which piece to mend."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from deploy.flower.patching import FlowerChangedError, check_version, replace
+
+FLEET = "flwr.server.superlink.fleet.grpc_rere.fleet_servicer.FleetServicer"
+SUPERLINK_RUNTIME = "flwr.superlink.servicer.runtime.runtime_servicer.SuperLinkRuntimeServicer"
+CONTROL = "flwr.superlink.servicer.control.control_servicer.ControlServicer"
+SUPERNODE_RUNTIME = "flwr.supernode.servicer.runtime.runtime_servicer.SuperNodeRuntimeServicer"
+
+
+def find(path: str) -> Any:
+    """`module.name`, `module.Class` or `module.Class.attribute`."""
+    parts = path.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[length:]:
+            found = getattr(found, name)
+        return found
+    raise ModuleNotFoundError(path)
+
+
+def source(path: str) -> str:
+    return textwrap.dedent(inspect.getsource(find(path)))
+
+
+def test_flower_is_a_1_34_release() -> None:
+    check_version()
+
+
+def test_another_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.flower.patching.version", lambda name: "1.35.0")
+    with pytest.raises(FlowerChangedError, match=r"flwr is 1\.35\.0.*install flwr==1\.34\.0"):
+        check_version()
+
+
+def test_a_name_that_is_gone_is_reported_with_its_module() -> None:
+    with pytest.raises(FlowerChangedError, match=r"json no longer has `nothing`"):
+        replace("json", "nothing", None)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "called_in", "piece"),
+    [
+        (
+            "flwr.superlink.cli.flower_superlink",
+            "FleetServicer",
+            "_run_fleet_api_grpc_rere",
+            "superlink.py: install, Fleet",
+        ),
+        ("flwr.superlink.cli.flower_superlink", "SuperLinkLifespan", "flower_superlink", "superlink.py: run_superlink"),
+        (
+            "flwr.superlink.servicer.runtime.runtime_grpc",
+            "SuperLinkRuntimeServicer",
+            "run_runtime_api_grpc",
+            "superlink.py: install, Runtime",
+        ),
+        (
+            "flwr.superlink.servicer.control.control_grpc",
+            "ControlServicer",
+            "run_control_api_grpc",
+            "superlink.py: install, Control",
+        ),
+        (
+            "flwr.supernode.servicer.runtime.runtime_grpc",
+            "SuperNodeRuntimeServicer",
+            "run_runtime_api_grpc",
+            "supernode.py: install, Runtime",
+        ),
+        (
+            "flwr.client.grpc_rere_client.connection",
+            "HeartbeatSender",
+            "grpc_request_response",
+            "supernode.py: install, Heartbeat",
+        ),
+        (
+            "flwr.client.grpc_rere_client.connection",
+            "create_channel",
+            "grpc_request_response",
+            "supernode.py: install, create_channel",
+        ),
+        (
+            "flwr.supernode.start_client_internal",
+            "_init_connection",
+            "start_client_internal",
+            "supernode.py: install, init_connection",
+        ),
+        ("flwr.superlink.grid.grpc_grid", "create_channel", "GrpcGrid._connect", "serverapp.py: run_serverapp"),
+        ("flwr.superlink.runtime.run_serverapp", "GrpcGrid", "run_serverapp", "serverapp.py: WaitingGrid"),
+        (
+            "flwr.superlink.runtime.run_serverapp",
+            "start_log_uploader",
+            "run_serverapp",
+            "serverapp.py: start_log_uploader",
+        ),
+        ("flwr.superlink.runtime.run_serverapp", "flush_logs", "run_serverapp", "serverapp.py: flush_logs"),
+    ],
+)
+def test_a_replaced_name_is_what_flower_calls(module: str, name: str, called_in: str, piece: str) -> None:
+    target: Any = import_module(module)
+    for part in called_in.split("."):
+        target = getattr(target, part)
+    tree = ast.parse(textwrap.dedent(inspect.getsource(target)))
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert name in called, f"{module}.{called_in} no longer calls `{name}` by that name: mend {piece}"
+
+
+@pytest.mark.parametrize(
+    ("servicer", "method", "request_", "response"),
+    [
+        (FLEET, "PullMessages", "PullMessagesRequest", "PullMessagesResponse"),
+        (FLEET, "PushMessages", "PushMessagesRequest", "PushMessagesResponse"),
+        (FLEET, "PushObject", "PushObjectRequest", "PushObjectResponse"),
+        (FLEET, "GetRun", "GetRunRequest", "GetRunResponse"),
+        (SUPERLINK_RUNTIME, "PullPendingTasks", "PullPendingTasksRequest", "PullPendingTasksResponse"),
+        (SUPERLINK_RUNTIME, "CreateTask", "CreateTaskRequest", "CreateTaskResponse"),
+        (SUPERLINK_RUNTIME, "PushMessages", "PushAppMessagesRequest", "PushAppMessagesResponse"),
+        (SUPERLINK_RUNTIME, "PullMessages", "PullAppMessagesRequest", "PullAppMessagesResponse"),
+        (SUPERLINK_RUNTIME, "PushObject", "PushObjectRequest", "PushObjectResponse"),
+        (SUPERLINK_RUNTIME, "PushLogs", "PushLogsRequest", "PushLogsResponse"),
+        (SUPERLINK_RUNTIME, "PushTaskOutput", "PushTaskOutputRequest", "PushTaskOutputResponse"),
+        (CONTROL, "StartRun", "StartRunRequest", "StartRunResponse"),
+        (CONTROL, "StopRun", "StopRunRequest", "StopRunResponse"),
+        (SUPERNODE_RUNTIME, "PullPendingTasks", "PullPendingTasksRequest", "PullPendingTasksResponse"),
+        (SUPERNODE_RUNTIME, "PushMessages", "PushAppMessagesRequest", "PushAppMessagesResponse"),
+        (SUPERNODE_RUNTIME, "PushObject", "PushObjectRequest", "PushObjectResponse"),
+    ],
+)
+def test_a_servicer_method_takes_and_gives_what_we_expect(
+    servicer: str, method: str, request_: str, response: str
+) -> None:
+    signature = inspect.signature(find(f"{servicer}.{method}"))
+    piece = "supernode.py" if servicer == SUPERNODE_RUNTIME else "superlink.py"
+    complaint = f"{servicer}.{method} is now {signature}: mend {piece}"
+    assert list(signature.parameters) == ["self", "request", "context"], complaint
+    assert _named(signature.parameters["request"].annotation) == request_, complaint
+    assert _named(signature.return_annotation) == response, complaint
+
+
+def _named(annotation: Any) -> str:
+    return str(getattr(annotation, "__name__", annotation))
+
+
+@pytest.mark.parametrize(
+    ("message", "fields", "piece"),
+    [
+        ("runtime_pb2.PushAppMessagesRequest", {"messages_list", "message_object_trees"}, "superlink.py: Runtime"),
+        ("runtime_pb2.PushAppMessagesResponse", {"message_ids", "objects_to_push"}, "superlink.py: Runtime"),
+        ("runtime_pb2.PullAppMessagesRequest", {"message_ids"}, "superlink.py: Runtime"),
+        ("runtime_pb2.PullPendingTasksResponse", {"tasks"}, "superlink.py, supernode.py: Runtime"),
+        ("runtime_pb2.ClaimTaskResponse", {"token"}, "tasks.py: TaskQueue"),
+        ("runtime_pb2.PushTaskOutputRequest", {"context", "sub_status", "details"}, "tasks.py: TaskQueue"),
+        ("fleet_pb2.PushMessagesRequest", {"messages_list", "message_object_trees"}, "superlink.py: Fleet"),
+        ("fleet_pb2.PushMessagesResponse", {"objects_to_push"}, "superlink.py: Fleet"),
+        ("message_pb2.PushObjectResponse", {"stored"}, "superlink.py: Fleet, Runtime"),
+        ("task_pb2.Task", {"task_id", "type", "run_id"}, "tasks.py: TaskQueue"),
+    ],
+)
+def test_a_protocol_message_has_the_fields_we_use(message: str, fields: set[str], piece: str) -> None:
+    has = set(find(f"flwr.proto.{message}").DESCRIPTOR.fields_by_name)
+    assert fields <= has, f"{message} no longer has {fields - has}: mend {piece}"
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters", "piece"),
+    [
+        ("flwr.supernode.runtime.run_clientapp.pull_task_input", ["stub"], "clientapp.py"),
+        ("flwr.supernode.runtime.run_clientapp.push_message", ["stub", "message", "context"], "clientapp.py, tasks.py"),
+        (
+            "flwr.supernode.runtime.run_clientapp.push_task_output",
+            ["stub", "context", "sub_status", "details"],
+            "clientapp.py",
+        ),
+        (
+            "flwr.clientapp.utils.get_load_client_app_fn",
+            ["default_app_ref", "app_path", "multi_app"],
+            "clientapp.py: _load",
+        ),
+        (
+            "flwr.cli.install.install_from_fab",
+            ["fab_file", "install_dir", "skip_prompt"],
+            "clientapp.py: _load",
+        ),
+        (
+            "flwr.common.logger.start_log_uploader",
+            ["log_queue", "node_id", "run_id", "stub"],
+            "serverapp.py: start_log_uploader",
+        ),
+        ("flwr.common.logger.flush_logs", ["log_queue", "timeout"], "serverapp.py: flush_logs"),
+        ("flwr.superlink.grid.GrpcGrid.send_and_receive", ["self", "messages", "timeout"], "serverapp.py: WaitingGrid"),
+        ("flwr.superlink.grid.GrpcGrid.pull_messages", ["self", "message_ids"], "serverapp.py: WaitingGrid"),
+        ("flwr.supercore.heartbeat.HeartbeatSender.__init__", ["self", "heartbeat_fn"], "supernode.py: Heartbeat"),
+    ],
+)
+def test_a_function_takes_the_parameters_we_give(function: str, parameters: list[str], piece: str) -> None:
+    found: Callable[..., Any] = find(function)
+    signature = inspect.signature(found)
+    assert list(signature.parameters) == parameters, f"{function} is now {signature}: mend {piece}"
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "why"),
+    [
+        (
+            "flwr.supernode.start_client_internal.start_client_internal",
+            "# If no message was received, wait for a while\n                time.sleep(3)",
+            "the pause after an empty pull: mend supernode.py: Node.sleep",
+        ),
+        (
+            "flwr.supernode.start_client_internal._push_messages",
+            "while not (reply_messages := state.get_messages(is_reply=True)):\n        time.sleep(0.5)",
+            "the wait for a reply: mend supernode.py: Node.sleep",
+        ),
+        (
+            "flwr.supernode.start_client_internal._push_messages",
+            'while (content := object_store.get(tree.object_id)) == b"":\n',
+            "the wait for an object of a reply: mend supernode.py: Node.sleep",
+        ),
+        (
+            "flwr.supernode.start_client_internal.start_client_internal",
+            "get_run,\n            get_fab,\n            pull_object,\n            push_object,\n"
+            "            confirm_message_received,\n        ) = conn",
+            "what a connection consists of: mend supernode.py: init_connection",
+        ),
+        (
+            "flwr.superlink.servicer.control.control_handlers.stream_logs",
+            "time.sleep(LOG_STREAM_INTERVAL)",
+            "the wait for log lines: mend superlink.py: LogClock",
+        ),
+        (
+            "flwr.superlink.cli.flower_superlink.SuperLinkLifespan.wait_until_background_thread_exits",
+            "sleep(0.1)",
+            "the main thread's wait: mend superlink.py: install",
+        ),
+        (
+            "flwr.supercore.interceptors.runtime_token_interceptor.RuntimeTokenClientInterceptor",
+            "self._token",
+            "where the client keeps its token: mend clientapp.py: serve",
+        ),
+    ],
+)
+def test_flower_waits_where_we_put_an_event(where: str, text: str, why: str) -> None:
+    module, _, name = where.rpartition(".")
+    target: Any = find(where) if name[0].isupper() else None
+    if target is None:
+        target = getattr(import_module(module), name) if _is_module(module) else find(where)
+    assert text in textwrap.dedent(inspect.getsource(target)), f"{where} has changed: {why}"
+
+
+def _is_module(name: str) -> bool:
+    try:
+        import_module(name)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def test_a_message_is_confirmed_only_when_all_its_objects_are_stored() -> None:
+    text = inspect.getsource(import_module("flwr.supernode.start_client_internal")._pull_and_store_message)
+    created, stored, confirmed = (
+        text.index(part) for part in ("create_task(", "object_store.put(", "confirm_message_received(run_id")
+    )
+    assert created < stored < confirmed, (
+        "the order of task, objects and confirmation has changed: mend supernode.py: Node.confirm, Runtime"
+    )
+
+
+def test_the_servers_have_a_thread_for_each_held_call() -> None:
+    workers = inspect.signature(find("flwr.supercore.grpc.generic_create_grpc_server")).parameters[
+        "max_concurrent_workers"
+    ]
+    assert workers.default >= 500, "fewer threads than waiting nodes: raise them in superlink.py: install"
+
+
+def test_the_lifespan_says_when_all_apis_serve() -> None:
+    text = inspect.getsource(find("flwr.superlink.cli.flower_superlink.SuperLinkLifespan").startup)
+    apis = [text.index(f"self._start_{api}_api()") for api in ("control", "runtime", "fleet")]
+    assert apis == sorted(apis), "SuperLinkLifespan.startup has changed: mend superlink.py: run_superlink"
