@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -79,13 +80,28 @@ def _wait_for(port: str, superlink: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _stop(superlink: subprocess.Popen[bytes]) -> None:
-    """End the SuperLink; what it started watches it, and ends with it."""
+    """End the SuperLink and its descendants: some of them lead sessions of their own and outlive it."""
+    descendants = _descendants(superlink.pid)
+    superlink.terminate()
+    try:
+        superlink.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        superlink.kill()
+        superlink.wait()
     for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(superlink.pid, how)
-            superlink.wait(timeout=20)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+        for pid in descendants:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, how)
+        time.sleep(1)
+
+
+def _descendants(root: int) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listed.splitlines())}
+    found = [root]
+    for pid in found:  # grows as it goes
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
 
 
 def _flwr(environment: dict[str, str], *arguments: str) -> str:
