@@ -36,7 +36,7 @@ def node_configs(bouquet: Bouquet) -> list[str]:
         )
         return sorted(json.loads(asked.stdout))
     containers = bouquet.compose.ps(["supernode"])
-    command = ["python", "-c", NODE_CONFIGS, "BOUQUET_RUN_DIR="]
+    command = ["python", "-c", NODE_CONFIGS, "SUPERNODES="]
     return sorted(config for c in containers for config in json.loads(str(c.execute(command))))
 
 
