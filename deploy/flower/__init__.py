@@ -10,6 +10,8 @@ superlink.py    the servicer classes and the names under which `flower_superlink
                 instantiate them; their methods' signatures; `SuperLinkLifespan.startup`; that `control_handlers`
                 waits for log lines by `time.sleep(LOG_STREAM_INTERVAL)`; that `PushMessages` answers with the
                 objects to push; `get_authenticated_task`
+database.py     `InMemoryLinkState` and `InMemoryCoreState`: the methods for messages and objects, and what they use of
+                themselves; `SqlLinkState`; the names in the two factories
 supernode.py    `start_client_internal`: its `_init_connection` and what that yields, its sleeps (3 s after an empty
                 pull, 0.5 s for a reply); that a message is confirmed once all its objects are stored;
                 `grpc_rere_client.connection`: `create_channel`, `HeartbeatSender`

@@ -96,6 +96,18 @@ def test_a_name_that_is_gone_is_reported_with_its_module() -> None:
             "start_client_internal",
             "supernode.py: install, init_connection",
         ),
+        (
+            "flwr.server.superlink.linkstate.linkstate_factory",
+            "SqlLinkState",
+            "LinkStateFactory.state",
+            "database.py: install",
+        ),
+        (
+            "flwr.supercore.object_store.object_store_factory",
+            "SqlObjectStore",
+            "ObjectStoreFactory.store",
+            "database.py: install",
+        ),
         ("flwr.superlink.grid.grpc_grid", "create_channel", "GrpcGrid._connect", "serverapp.py: run_serverapp"),
         ("flwr.superlink.runtime.run_serverapp", "GrpcGrid", "run_serverapp", "serverapp.py: WaitingGrid"),
         (
