@@ -141,14 +141,12 @@ class Executor:
     # Tasks: the thread that waits for the server
 
     def _dispatch(self) -> None:
-        while self._wait_for_room():
+        while True:
             for task in self._tasks.pending():
-                if self._stopping:
+                if not self._wait_for_room():
                     return
                 if token := self._tasks.claim(task):
                     self._give(task, token)
-                if not self._has_room():
-                    break
 
     def _has_room(self) -> bool:
         if not self._zygote_ready:

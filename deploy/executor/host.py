@@ -7,8 +7,8 @@ from dataclasses import replace
 from flwr.supercore.constant import TaskType
 from flwr.supercore.exit import add_exit_handler
 
-from ..flower.superlink import run_superlink
-from ..flower.supernode import run_supernode
+from ..flower.superlink import Switchboard, run_superlink
+from ..flower.supernode import Node, run_supernode
 from ..flower.tasks import RuntimeApi, TaskQueue
 from .executor import Executor, ExecutorSettings
 
@@ -26,13 +26,16 @@ def supernode(
 ) -> None:
     """Run `flower-supernode` with `arguments`, which say where `api` listens, and its executor.
 
-    `on_ready` is called with whether the executor can work, `on_online` and `on_offline` as in `run_supernode`.
+    `on_ready` is called with whether the executor can work, `on_online` and `on_offline` as in `Node`.
     Returns when Flower gives up on the SuperLink; ends with `SystemExit` when it is told to stop.
     """
-    executor = _start(api, settings, TaskType.CLIENT_APP, on_ready)
+    node = Node(on_online, on_offline)
+    executor = Executor(TaskQueue(api, TaskType.CLIENT_APP, node.tasks), api, settings)
+    node.on_run_ended = executor.end_run
     sys.argv = ["flower-supernode", *arguments, "--isolation", "process"]
+    _start(executor, on_ready)
     try:
-        run_supernode(on_online, on_offline, on_run_ended=executor.end_run)
+        run_supernode(node)
     finally:
         executor.stop()
 
@@ -51,18 +54,17 @@ def superlink(
     it takes. Ends with `SystemExit` when it is told to stop.
     """
     settings = replace(settings, workers=RUNS_AT_A_TIME, task_seconds=None)
-    executor = _start(api, settings, TaskType.SERVER_APP, on_ready)
+    board = Switchboard(on_serving)
+    executor = Executor(TaskQueue(api, TaskType.SERVER_APP, board.tasks), api, settings)
+    board.on_run_ended = executor.end_run
     sys.argv = ["flower-superlink", *arguments, "--isolation", "process"]
+    _start(executor, on_ready)
     try:
-        run_superlink(on_serving, on_run_ended=executor.end_run)
+        run_superlink(board)
     finally:
         executor.stop()
 
 
-def _start(
-    api: RuntimeApi, settings: ExecutorSettings, task_type: TaskType, on_ready: Callable[[bool], None]
-) -> Executor:
-    executor = Executor(TaskQueue(api, task_type), api, settings)
+def _start(executor: Executor, on_ready: Callable[[bool], None]) -> None:
     add_exit_handler(executor.stop)
     executor.start(on_ready)
-    return executor

@@ -16,7 +16,7 @@ from flwr.superlink.runtime import run_serverapp as stock_run_serverapp
 
 from .patching import replace
 from .tasks import RuntimeApi
-from .waiting import HoldClientInterceptor, holding
+from .waiting import HoldClientInterceptor, holding, without_watch
 
 REPLY_HOLD = 5.0  # seconds: what we ask our SuperLink for
 STOCK_PACE = 3.0  # seconds between two looks at a SuperLink that does not hold
@@ -89,7 +89,7 @@ def run_serverapp(api: RuntimeApi, token: str) -> None:
     """Work on the task of `token`: one run, to its end. Raises `SystemExit`, as Flower's does."""
 
     def create_channel(*, interceptors: list[Any], **options: Any) -> grpc.Channel:
-        return stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options)
+        return without_watch(stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options))
 
     stock_create_channel = replace("flwr.superlink.grid.grpc_grid", "create_channel", create_channel)
     runtime = "flwr.superlink.runtime.run_serverapp"

@@ -23,7 +23,7 @@ from flwr.superlink.servicer.runtime.runtime_servicer import SuperLinkRuntimeSer
 
 from . import database
 from .patching import check_version, replace
-from .waiting import Bell, Mailboxes, hold_asked
+from .waiting import Bell, Listener, Mailboxes, hold_asked
 
 NODE_HOLD = 20.0  # seconds: a SuperNode's PullMessages with nothing for it
 RUN_HOLD = 20.0  # seconds: a SuperNode's GetRun that waits for the run's end
@@ -42,12 +42,18 @@ def _run(run_id: int) -> Hashable:
 
 
 class Switchboard:
-    """What the three APIs of one SuperLink tell each other."""
+    """What the three APIs of one SuperLink tell each other, its executor and its owner.
 
-    def __init__(self) -> None:
+    `on_serving` is called once the Control, Runtime and Fleet APIs accept calls, `on_run_ended` with the id of a
+    run that was stopped by a user.
+    """
+
+    def __init__(self, on_serving: Callable[[], None] = lambda: None) -> None:
         self.bell = Bell()
         self.mail = Mailboxes(self.bell, patience=OBJECT_PUSH_SESSION_TTL_SECONDS)
         self.nodes_seen: set[int] = set()
+        self.tasks = Listener(self.bell, TASKS)  # for the executor
+        self.on_serving = on_serving
         self.on_run_ended: Callable[[int], None] = lambda run_id: None
 
     def end_run(self, run_id: int) -> None:
@@ -124,8 +130,9 @@ class Runtime(SuperLinkRuntimeServicer):
         """Answer once a task is pending."""
         since = self.board.bell.heard(TASKS)
         response = super().PullPendingTasks(request, context)
-        if not response.tasks:
-            self.board.bell.hold(TASKS, lambda: self.board.bell.heard(TASKS) != since, TASK_HOLD, context)
+        seconds = hold_asked(context, TASK_HOLD, unless_asked=TASK_HOLD)
+        if seconds and not response.tasks:
+            self.board.bell.hold(TASKS, lambda: self.board.bell.heard(TASKS) != since, seconds, context)
             response = super().PullPendingTasks(request, context)
         return response
 
@@ -229,8 +236,9 @@ class LogClock:
         if seconds != LOG_STREAM_INTERVAL:
             time.sleep(seconds)
             return
-        self._bell.wait(LOGS, getattr(self._thread, "heard", -1), self.PATIENCE)
-        self._thread.heard = self._bell.heard(LOGS)
+        if not hasattr(self._thread, "logs"):
+            self._thread.logs = Listener(self._bell, LOGS)
+        self._thread.logs.wait(self.PATIENCE)
 
 
 def install(board: Switchboard) -> None:
@@ -247,23 +255,15 @@ def install(board: Switchboard) -> None:
     replace("flwr.superlink.cli.flower_superlink", "sleep", lambda seconds: time.sleep(60))
 
 
-def run_superlink(
-    on_serving: Callable[[], None] = lambda: None, on_run_ended: Callable[[int], None] = lambda run_id: None
-) -> None:
-    """Run `flower-superlink` with the arguments of `sys.argv`; does not return.
-
-    `on_serving` is called once the Control, Runtime and Fleet APIs accept calls, `on_run_ended` with the id of a
-    run that was stopped by a user.
-    """
-    board = Switchboard()
-    board.on_run_ended = on_run_ended
+def run_superlink(board: Switchboard) -> None:
+    """Run `flower-superlink` with the arguments of `sys.argv`; does not return."""
     install(board)
     add_exit_handler(board.bell.close)  # a held call would keep its thread, and with it the process, for seconds
 
     class Lifespan(SuperLinkLifespan):
         def startup(self) -> None:
             super().startup()
-            on_serving()
+            board.on_serving()
 
     replace("flwr.superlink.cli.flower_superlink", "SuperLinkLifespan", Lifespan)
     flower_superlink()

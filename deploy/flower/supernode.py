@@ -20,7 +20,7 @@ from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.servicer.runtime.runtime_servicer import SuperNodeRuntimeServicer
 
 from .patching import check_version, replace
-from .waiting import Bell, HoldClientInterceptor, holding
+from .waiting import Bell, HoldClientInterceptor, Listener, hold_asked, holding, without_watch
 
 TASK_HOLD = 20.0  # seconds: PullPendingTasks with no task
 RUN_HOLD = 20.0  # seconds: our SuperLink's answer to "is the run still running?"
@@ -31,15 +31,26 @@ TASKS, REPLIES = "tasks", "replies"
 
 
 class Node:
-    """What the parts of one SuperNode tell each other."""
+    """What the parts of one SuperNode tell each other, its executor and its owner.
 
-    def __init__(self) -> None:
+    `on_online` is called with the node id at each heartbeat that the SuperLink has acknowledged, the first one
+    right after registration; `on_offline` with the reason at each that it has not; `on_run_ended` with the id of
+    a run that has ended, whatever ended it.
+    """
+
+    def __init__(
+        self,
+        on_online: Callable[[int], None] = lambda node_id: None,
+        on_offline: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self.bell = Bell()
         self.receiving = False  # a message has come, its objects have not
         self.pulled_for = 0.0  # seconds that the last empty pull took
         self.watched: set[int] = set()
-        self.on_online: Callable[[int], None] = lambda node_id: None
-        self.on_offline: Callable[[str], None] = lambda reason: None
+        self.tasks = Listener(self.bell, TASKS)  # for the executor
+        self._replies = Listener(self.bell, REPLIES)
+        self.on_online = on_online
+        self.on_offline = on_offline
         self.on_run_ended: Callable[[int], None] = lambda run_id: None
         self.node_id = 0
 
@@ -48,12 +59,9 @@ class Node:
     def sleep(self, seconds: float) -> None:
         """Stand in for `time.sleep`: 3 s after an empty pull, 0.5 s for a reply or an object of it."""
         if seconds < HELD:
-            self.bell.wait(REPLIES, self._heard, seconds)
-            self._heard = self.bell.heard(REPLIES)
+            self._replies.wait(seconds)
         elif self.pulled_for < HELD:
             time.sleep(seconds)
-
-    _heard = -1
 
     # The connection to the SuperLink
 
@@ -111,7 +119,7 @@ class Runtime(SuperNodeRuntimeServicer):
                 response = super(Runtime, self).PullPendingTasks(request, context)
             return bool(response.tasks)
 
-        self.node.bell.hold(TASKS, ready, TASK_HOLD, context)
+        self.node.bell.hold(TASKS, ready, hold_asked(context, TASK_HOLD, unless_asked=TASK_HOLD), context)
         return response
 
     def PushMessages(
@@ -167,7 +175,7 @@ def install(node: Node) -> None:
     replace("flwr.supernode.start_client_internal", "time", SimpleNamespace(sleep=node.sleep))
 
     def create_channel(*, interceptors: list[Any], **options: Any) -> grpc.Channel:
-        return stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options)
+        return without_watch(stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options))
 
     stock_create_channel = replace("flwr.client.grpc_rere_client.connection", "create_channel", create_channel)
 
@@ -188,19 +196,8 @@ def install(node: Node) -> None:
     stock_init_connection = replace("flwr.supernode.start_client_internal", "_init_connection", init_connection)
 
 
-def run_supernode(
-    on_online: Callable[[int], None] = lambda node_id: None,
-    on_offline: Callable[[str], None] = lambda reason: None,
-    on_run_ended: Callable[[int], None] = lambda run_id: None,
-) -> None:
-    """Run `flower-supernode` with the arguments of `sys.argv`; returns when Flower gives up on the SuperLink.
-
-    `on_online` is called with the node id at each heartbeat that the SuperLink has acknowledged, the first one
-    right after registration; `on_offline` with the reason at each that it has not; `on_run_ended` with the id of
-    a run that has ended, whatever ended it.
-    """
-    node = Node()
-    node.on_online, node.on_offline, node.on_run_ended = on_online, on_offline, on_run_ended
+def run_supernode(node: Node) -> None:
+    """Run `flower-supernode` with the arguments of `sys.argv`; returns when Flower gives up on the SuperLink."""
     install(node)
     add_exit_handler(node.bell.close)  # a held call would keep its thread, and with it the process, for seconds
     flower_supernode()

@@ -18,6 +18,9 @@ from flwr.supercore.grpc import create_channel
 from flwr.supercore.interceptors import RuntimeTokenClientInterceptor, RuntimeVersionClientInterceptor
 from flwr.supernode.runtime.run_clientapp import push_message
 
+from .waiting import HOLD_HEADER, Listener
+
+LISTEN = 5.0  # seconds; a look starts automations that are due, and finds tasks that are pending anew
 STOCK_PACE = 1.0  # seconds between two looks at a server that does not hold its answers
 
 
@@ -46,9 +49,11 @@ class RuntimeApi:
 class TaskQueue:
     """Pending tasks of one type, and what the executor says about those it has claimed."""
 
-    def __init__(self, api: RuntimeApi, task_type: TaskType) -> None:
+    def __init__(self, api: RuntimeApi, task_type: TaskType, listener: Listener | None = None) -> None:
+        """`listener` hears of tasks where the server is in the same process; a held call would cost more CPU."""
         self._api = api
         self._type = task_type
+        self._listener = listener
         self._stub = RuntimeStub(api.channel("SuperExec"))
 
     def pending(self) -> Sequence[Task]:
@@ -57,9 +62,15 @@ class TaskQueue:
         Waits, too, while the server does not accept calls yet.
         """
         start = time.monotonic()
-        response = self._stub.PullPendingTasks(runtime_pb2.PullPendingTasksRequest(), wait_for_ready=True)
+        metadata: tuple[tuple[str, str], ...] = ()
+        if self._listener:
+            self._listener.wait(LISTEN)
+            metadata = ((HOLD_HEADER, "0"),)
+        response = self._stub.PullPendingTasks(
+            runtime_pb2.PullPendingTasksRequest(), wait_for_ready=True, metadata=metadata
+        )
         tasks = [task for task in response.tasks if task.type == self._type]
-        if not tasks and time.monotonic() - start < STOCK_PACE:
+        if not tasks and not self._listener and time.monotonic() - start < STOCK_PACE:
             time.sleep(STOCK_PACE)
         return tasks
 

@@ -30,8 +30,16 @@ class Bell:
         """Wake everyone who waits for `key`."""
         with self._lock:
             self._rings[key] += 1
-            if condition := self._waiting.pop(key, None):
-                condition.notify_all()
+            self._wake(key)
+
+    def _nudge(self, key: Hashable) -> None:
+        """Have those who wait for `key` look whether they still want to."""
+        with self._lock:
+            self._wake(key)
+
+    def _wake(self, key: Hashable) -> None:
+        if condition := self._waiting.pop(key, None):
+            condition.notify_all()
 
     def close(self) -> None:
         """End every wait, now and from now on."""
@@ -46,13 +54,16 @@ class Bell:
         with self._lock:
             return self._rings[key]
 
-    def wait(self, key: Hashable, since: int, seconds: float) -> bool:
-        """Wait until `key` has rung more than `since` times; False if `seconds` passed or the bell is closed."""
+    def wait(self, key: Hashable, since: int, seconds: float, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Wait until `key` has rung more than `since` times.
+
+        False if `seconds` passed, the bell is closed, or the wait is no longer `wanted`.
+        """
         deadline = time.monotonic() + seconds
         with self._lock:
             while self._rings[key] == since and not self._closed:
                 remaining = deadline - time.monotonic()
-                if remaining <= 0:
+                if remaining <= 0 or not wanted():
                     return False
                 self._waiting.setdefault(key, threading.Condition(self._lock)).wait(remaining)
             return not self._closed
@@ -68,14 +79,25 @@ class Bell:
             since = self.heard(key)
             if not context.is_active():
                 context.abort(grpc.StatusCode.CANCELLED, "The caller has gone away.")
-            if ready():
+            if ready() or time.monotonic() >= deadline or self._closed:
                 return
             if not watched:
-                watched = True
-                context.add_callback(lambda: self.ring(key))
-                continue  # the call may have ended before the callback was there
-            if not self.wait(key, since, deadline - time.monotonic()):
-                return
+                watched = context.add_callback(lambda: self._nudge(key))
+            self.wait(key, since, deadline - time.monotonic(), wanted=context.is_active)
+
+
+class Listener:
+    """One who waits for one key of a bell, again and again."""
+
+    def __init__(self, bell: Bell, key: Hashable) -> None:
+        self._bell = bell
+        self._key = key
+        self._heard = -1
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a ring since the wait before ended; the first wait ends at once."""
+        self._bell.wait(self._key, self._heard, seconds)
+        self._heard = self._bell.heard(self._key)
 
 
 class Mailboxes:
@@ -159,13 +181,19 @@ def holding(seconds: float) -> Iterator[None]:
         _asked.seconds = 0.0
 
 
-def hold_asked(context: grpc.ServicerContext, limit: float) -> float:
+def hold_asked(context: grpc.ServicerContext, limit: float, unless_asked: float = 0.0) -> float:
     """How long the caller wants this call to be held: seconds, 0 to `limit`."""
     metadata = dict(context.invocation_metadata() or ())
     try:
-        return max(0.0, min(float(metadata.get(HOLD_HEADER, 0)), limit))
+        return max(0.0, min(float(metadata.get(HOLD_HEADER, unless_asked)), limit))
     except ValueError:
         return 0.0
+
+
+def without_watch(channel: grpc.Channel) -> grpc.Channel:
+    """Keep Flower from watching a channel's state, which it does for a line in the debug log, five times a second."""
+    channel.subscribe = lambda callback, try_to_connect=False: None
+    return channel
 
 
 class HoldClientInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] # grpc has no types
