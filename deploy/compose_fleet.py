@@ -75,7 +75,17 @@ class ComposeFleet:
             raise FleetError("the SuperLink's container is not running", "start the fleet: make up")
         destination.mkdir(parents=True, exist_ok=True)
         source = f"{RESULTS_IN_CONTAINER}/{run_id or '.'}"
-        self._docker.container.copy((superlinks[0], source), destination)
+        try:
+            self._docker.container.execute(superlinks[0], ["test", "-e", source])
+        except DockerException:
+            return  # a run that was refused at once leaves nothing
+        try:
+            self._docker.container.copy((superlinks[0], source), destination)
+        except DockerException as error:
+            raise FleetError(
+                f"RESULTS={destination}: the results could not be copied there ({error.stderr})",
+                "make room or give another folder, then: make results",
+            ) from error
         if run_id is not None:
             latest = destination / "latest"
             latest.unlink(missing_ok=True)
