@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -155,9 +156,14 @@ def test_each_run_starts_anew_after_runs_of_its_own_app_and_of_another(warm: Bou
 
 
 def test_two_runs_at_the_same_time_are_both_right_and_share_nothing(warm: Bouquet) -> None:
-    # The pauses let the other run's messages come between this one's, on each node.
-    counting = run_id(submit(warm, "stateful", "pause=6.0"))
-    descending = run_id(submit(warm, "numpy_mean", "num-server-rounds=8"))
+    # The pauses let the other run's messages come between this one's, on each node; both are submitted at once,
+    # as `flwr run` itself takes longer than a run where the machine is busy.
+    with ThreadPoolExecutor() as pool:
+        submitted = [
+            pool.submit(submit, warm, "stateful", "pause=8.0"),
+            pool.submit(submit, warm, "numpy_mean", "num-server-rounds=8"),
+        ]
+    counting, descending = (run_id(each.result()) for each in submitted)
     logs = {run: flwr(warm, "log", run, CONNECTION, "--stream") for run in (counting, descending)}
     rows = {run: row(warm, run) for run in logs}
     assert [rows[run]["status"] for run in logs] == ["finished:completed"] * 2, logs
