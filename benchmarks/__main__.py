@@ -56,6 +56,7 @@ class Bench:
             "CONTROL_PORT": str(free_port()),
             "FLEET_PORT": str(free_port()),
             "SUPERNODES": str(supernodes),
+            "UP_TIMEOUT": "900",
             "EXECUTOR": executor,
             "FLEET": kind,
         }
