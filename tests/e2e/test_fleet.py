@@ -3,12 +3,16 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+from python_on_whales import DockerClient
 
-from tests.e2e.conftest import SUPERNODES, Bouquet
+from tests.e2e.conftest import PROJECT, SUPERNODES, Bouquet
 
 RUN_CONFIG = 'num-server-rounds=1 central-evaluation="final"'
 
@@ -98,6 +102,57 @@ def test_containers_are_healthy_and_published_on_loopback_alone(bouquet: Bouquet
         b for c in containers for published in (c.host_config.port_bindings or {}).values() for b in published or ()
     ]
     assert {binding.host_ip for binding in bindings} == {"127.0.0.1"}
+
+
+FAULTY = PROJECT / "tests" / "apps" / "faulty"
+
+
+def submit(bouquet: Bouquet, app: Path, run_config: str, *options: str) -> str:
+    """Run an app on the fleet by `flwr run`, and return what it printed."""
+    command = [str(Path(sys.executable).with_name("flwr")), "run", str(app), "local-deployment", *options]
+    run = subprocess.run(
+        [*command, "--run-config", run_config], env=bouquet.environment, capture_output=True, text=True, timeout=600
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def pids(bouquet: Bouquet) -> dict[str, int]:
+    return {container.name: container.state.pid or 0 for container in bouquet.compose.ps(["supernode"])}
+
+
+def test_a_client_app_over_its_containers_memory_limit_is_answered_for_and_the_node_lives(bouquet: Bouquet) -> None:
+    if bouquet.kind == "processes":
+        pytest.skip("of a fleet of containers")
+    containers = bouquet.compose.ps(["supernode"])
+    before = pids(bouquet)
+    for container in containers:
+        DockerClient().container.update(container, memory="1200m", memory_swap="1200m")
+    output = submit(bouquet, FAULTY, f'nodes={SUPERNODES} rounds=3 fault="memory"', "--stream")
+    replies = [json.loads(line.removeprefix("faulty ")) for line in output.splitlines() if line.startswith("faulty {")]
+    errors = [reply["error"] for reply in replies if "error" in reply]
+    assert len(errors) == SUPERNODES
+    assert all(
+        error.startswith("The ClientApp process was killed by signal 9 (SIGKILL): out of memory") for error in errors
+    )
+    assert len([reply for reply in replies if reply["round"] == 3 and "error" not in reply]) == SUPERNODES
+    assert pids(bouquet) == before
+
+
+def test_a_container_that_is_stopped_while_it_trains_ends_by_itself_within_its_grace_period(bouquet: Bouquet) -> None:
+    if bouquet.kind == "processes":
+        pytest.skip("of a fleet of containers")
+    started = submit(bouquet, FAULTY, f"nodes={SUPERNODES} rounds=1000 pause=5.0")
+    match = re.search(r"Successfully started run (\d+)", started)
+    assert match is not None
+    time.sleep(5)
+    supernode = bouquet.compose.ps(["supernode"])[0]
+    began = time.monotonic()
+    supernode.stop(time=10)
+    print(f"docker stop took {time.monotonic() - began:.1f} s")
+    assert DockerClient().container.inspect(supernode).state.exit_code != 128 + signal.SIGKILL
+    flwr = str(Path(sys.executable).with_name("flwr"))
+    subprocess.run([flwr, "stop", match[1], "local-deployment"], env=bouquet.environment, check=True, timeout=120)
 
 
 def test_down_leaves_nothing_running(bouquet: Bouquet) -> None:
