@@ -37,8 +37,12 @@ def _node(node_id: int) -> Hashable:
     return ("node", node_id)
 
 
-def _run(run_id: int) -> Hashable:
-    return ("run", run_id)
+def _replies(run_id: int) -> Hashable:
+    return ("replies", run_id)
+
+
+def _end(run_id: int) -> Hashable:
+    return ("end", run_id)
 
 
 class Switchboard:
@@ -58,8 +62,9 @@ class Switchboard:
 
     def end_run(self, run_id: int) -> None:
         """Release whoever waits for a run that has ended."""
-        self.mail.forget(_run(run_id))
-        self.bell.ring(_run(run_id))
+        self.mail.forget(_replies(run_id))
+        self.bell.ring(_replies(run_id))
+        self.bell.ring(_end(run_id))
         self.bell.ring(LOGS)
 
 
@@ -93,7 +98,7 @@ class Fleet(FleetServicer):
         response = super().PushMessages(request, context)
         for message, tree in zip(request.messages_list, request.message_object_trees, strict=True):
             self.board.mail.announce(
-                _run(message.metadata.run_id),
+                _replies(message.metadata.run_id),
                 message.metadata.reply_to_message_id,
                 _missing(tree, set(response.objects_to_push)),
             )
@@ -110,7 +115,7 @@ class Fleet(FleetServicer):
 
     def GetRun(self, request: run_pb2.GetRunRequest, context: grpc.ServicerContext) -> run_pb2.GetRunResponse:
         """Answer at once, or, if asked to, when the run has ended: then with the error that Flower gives."""
-        key = _run(request.run_id)
+        key = _end(request.run_id)
         since = self.board.bell.heard(key)
         response = super().GetRun(request, context)
         if seconds := hold_asked(context, RUN_HOLD):
@@ -170,7 +175,7 @@ class Runtime(SuperLinkRuntimeServicer):
         self, request: runtime_pb2.PullAppMessagesRequest, context: grpc.ServicerContext
     ) -> runtime_pb2.PullAppMessagesResponse:
         """Answer at once, or, if asked to, when a reply to one of the messages is complete."""
-        mail, key = self.board.mail, _run(get_authenticated_task().run_id)
+        mail, key = self.board.mail, _replies(get_authenticated_task().run_id)
         if seconds := hold_asked(context, REPLY_HOLD):
             asked = set(request.message_ids)
             self.board.bell.hold(key, lambda: bool(asked & mail.complete(key)), seconds, context)
