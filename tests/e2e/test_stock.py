@@ -123,7 +123,7 @@ def test_the_warm_and_the_stock_executor_train_the_same_weights(tmp_path: Path) 
         settings = {"EXECUTOR": executor, "SUPERNODES": "2", "EXECUTOR_PRELOAD": "json", "DATASET": str(dataset)}
         fleet = Bouquet("processes", folder, settings)
         try:
-            run = fleet("run", RUN_CONFIG="num-server-rounds=2 fraction-train=1.0")
+            run = fleet("run", RUN_CONFIG="num-server-rounds=1 fraction-train=1.0")
             assert run.returncode == 0, run.stdout + run.stderr
         finally:
             fleet.tear_down()
