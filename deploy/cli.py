@@ -57,7 +57,7 @@ def logs(settings: HostSettings) -> None:
 
 
 def status(settings: HostSettings) -> None:
-    """Show each member of the fleet; fail where the fleet is not whole."""
+    """Show each member of the fleet; fail where it is down."""
     members = choose_fleet(settings)[0].members()
     if not members:
         raise FleetError("the fleet is down", "start it: make up")

@@ -11,13 +11,11 @@ from python_on_whales.exceptions import DockerException
 
 from deploy import base_image, compose_plugin
 from deploy.errors import FleetError
-from deploy.fleet import Member, expected
+from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
 from deploy.settings import PROJECT, HostSettings
 
 RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
 LEASES_IN_CONTAINER = "/var/lib/bouquet/leases"
-TAIL = 20
-"""Lines of a log shown for a member that did not start."""
 
 
 class ComposeFleet:
@@ -111,7 +109,7 @@ class ComposeFleet:
         raise FleetError(
             f"SUPERNODES={self._settings.supernodes}: the fleet is not healthy: {', '.join(names)}\n"
             + "\n".join(tails),
-            "mend what the logs say, or give the fleet longer: UP_TIMEOUT=600 make up",
+            UNHEALTHY_HINT,
         ) from error
 
 

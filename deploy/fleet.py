@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+TAIL = 20
+"""Lines of a log shown for a member that did not start."""
+UNHEALTHY_HINT = "mend what the logs say, or give the fleet longer: UP_TIMEOUT=600 make up"
+
 
 @dataclass(frozen=True)
 class Member:

@@ -16,14 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.errors import FleetError
-from deploy.fleet import Member, expected
+from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
 from deploy.probe import is_ready
 from deploy.settings import PROJECT, HostSettings
 from deploy.supervisor import Child, write_plan
 
 SAMPLE = PROJECT / "data" / "cifar10-sample"
-TAIL = 20
-"""Lines of a log shown for a member that did not start."""
 
 
 class ProcessFleet:
@@ -180,7 +178,7 @@ class ProcessFleet:
                 self.down()
                 raise FleetError(
                     f"UP_TIMEOUT={self._settings.up_timeout}: not healthy in time: {', '.join(missing)}\n{report}\n",
-                    "mend what the logs say, or give the fleet longer: UP_TIMEOUT=600 make up",
+                    UNHEALTHY_HINT,
                 )
             time.sleep(0.1)
 

@@ -16,18 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import free_port
+
 PROJECT = Path(__file__).parents[2]
 SAMPLE = PROJECT / "data" / "cifar10-sample"
 BIN = Path(sys.executable).parent
 NODES = 10
 START_SECONDS = 120
 RUN_SECONDS = 600  # takes half a minute on an idle machine
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -37,7 +33,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     `flwr run . local` starts one by itself where none answers, but leaves it running, and it would install the
     app's dependencies anew for every run.
     """
-    port = str(_free_port())
+    port = str(free_port())
     environment = os.environ | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "FLWR_HOME": str(tmp_path / "flwr"),

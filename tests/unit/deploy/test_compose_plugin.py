@@ -1,15 +1,13 @@
 """Compose and buildx: left alone where they work, otherwise taken from Debian 13 into the user's Docker folder."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from deploy import compose_plugin
 from deploy.errors import HostError
-
-Install = Callable[..., None]
+from tests.unit.deploy.conftest import Install
 
 # A docker whose plugins work if they are in the folder where Docker looks.
 DOCKER = '[ -x "$DOCKER_CONFIG/cli-plugins/docker-$1" ] && echo 2.26.1'
@@ -19,22 +17,13 @@ DPKG = """name=${2##*/}; name=${name%%_*}; folder=$3/usr/libexec/docker/cli-plug
 APT = 'for last; do case "$last" in docker-*) echo > "${last}_1_amd64.deb" ;; esac; done'
 
 
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put scripts on a PATH that has nothing else; each notes its arguments in `calls`."""
+@pytest.fixture(autouse=True)
+def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with Debian's keyring, and a Docker folder of the test's own."""
     keyring = tmp_path / "keyring.gpg"
     keyring.touch()
     monkeypatch.setattr(compose_plugin, "KEYRING", keyring)
-    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
-
-    def put(**scripts: str) -> None:
-        for name, body in scripts.items():
-            script = tmp_path / name
-            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\n{body}\n')
-            script.chmod(0o755)
-
-    return put
 
 
 def calls(folder: Path, name: str) -> list[str]:
