@@ -1,6 +1,6 @@
 # Names for commands; what they do is in deploy/.
 .DEFAULT_GOAL := help
-.PHONY: help run up down logs status results connection test bench lint
+.PHONY: help run up down logs status gpus results connection test bench lint
 
 # Outside the checkout, since `flwr run` walks every file in it (docs/decisions/0005-environment-outside.md).
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bouquet
@@ -13,10 +13,11 @@ up: .venv/ready  ## bring the fleet up, healthy, with a connection for flwr
 down: .venv/ready  ## stop the fleet; results, state and caches stay
 logs: .venv/ready  ## follow the fleet's logs
 status: .venv/ready  ## show each SuperLink and SuperNode
+gpus: .venv/ready  ## show what each node would compute on, and why
 results: .venv/ready  ## copy the results of all runs out of the fleet
 connection: .venv/ready  ## write the connection local-deployment for flwr
 
-run up down logs status results connection:
+run up down logs status gpus results connection:
 	@$(BIN)/python -m deploy $@
 
 test: .venv/ready  ## run all tests: units, simulation, process fleet, containers
@@ -37,7 +38,7 @@ lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint, shellcheck
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	ln -sfn $(VENV) .venv
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra cpu
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra $(or $(TENSORFLOW),cpu)
 	touch $@
 
 help:  ## list these commands

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dotenv import load_dotenv
 
-from deploy import preflight
+from deploy import gpu, nvidia, preflight
 from deploy.connection import write_connection
 from deploy.entry import report
 from deploy.errors import FleetError
@@ -72,6 +72,12 @@ def results(settings: HostSettings) -> None:
     choose_fleet(settings)[0].collect_results(settings.results)
 
 
+def gpus(settings: HostSettings) -> None:
+    """Print what each node would compute on, and why; a list given by hand needs no GPU here."""
+    for line in gpu.account(*nvidia.shares(settings.gpus, settings.supernodes)):
+        print(line)
+
+
 def connection(settings: HostSettings) -> None:
     """Write the connection `local-deployment` for `flwr`."""
     path = write_connection(f"127.0.0.1:{settings.control_port}", settings.flower_home)
@@ -79,7 +85,7 @@ def connection(settings: HostSettings) -> None:
 
 
 COMMANDS: dict[str, Callable[[HostSettings], object]] = {
-    command.__name__: command for command in (run, up, down, logs, status, results, connection)
+    command.__name__: command for command in (run, up, down, logs, status, gpus, results, connection)
 }
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from python_on_whales import Container, DockerClient
 from python_on_whales.exceptions import DockerException
 
-from deploy import base_image, compose_plugin
+from deploy import base_image, compose_plugin, gpu, nvidia
 from deploy.errors import FleetError
 from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
 from deploy.settings import PROJECT, HostSettings
 
+GPU_OVERLAY = PROJECT / "deploy" / "compose" / "gpu.yml"
 RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
 LEASES_IN_CONTAINER = "/var/lib/bouquet/leases"
+NODES_IN_CONTAINER = f"{LEASES_IN_CONTAINER}/nodes"
 
 
 class ComposeFleet:
@@ -25,11 +27,16 @@ class ComposeFleet:
         self._settings = settings
         if settings.dataset is not None:
             os.environ["DATASET"] = str(settings.dataset)
-        self._docker = DockerClient(compose_files=[PROJECT / "docker-compose.yml"])
+        self._compose_files: list[str | Path] = [PROJECT / "docker-compose.yml"]
+        self._docker = DockerClient(compose_files=self._compose_files)
 
     def prepare(self) -> Iterator[str]:
         """Make sure of Compose v2 and of an image to build from, then build; what has not changed is cached."""
         yield compose_plugin.ensure()
+        shares, why = nvidia.for_containers(self._settings.gpus, self._settings.supernodes)
+        yield from gpu.account(shares, why)
+        if shares:
+            self._docker = DockerClient(compose_files=[*self._compose_files, GPU_OVERLAY])
         base = self._settings.base_image or base_image.ensure()
         os.environ["BASE_IMAGE"] = base  # read by Compose, as from .env
         yield f"images: built on {base}"

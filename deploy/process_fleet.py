@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from deploy import gpu, nvidia
 from deploy.errors import FleetError
 from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
 from deploy.probe import is_ready
@@ -33,8 +34,8 @@ class ProcessFleet:
         self._lock = self._home / "supervisor.lock"
 
     def prepare(self) -> Iterator[str]:
-        """Nothing to do: processes run from this very environment."""
-        yield from ()
+        """Say what the nodes compute on; processes run from this very environment, so nothing is to be made."""
+        yield from gpu.account(*nvidia.for_processes(self._settings.gpus, self._settings.supernodes))
 
     def up(self) -> None:
         """Start the fleet, or start it anew where its plan has changed; wait until all are healthy."""
@@ -106,12 +107,15 @@ class ProcessFleet:
             "BOUQUET_RESULTS_DIR": str(settings.results.resolve()),
             "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
         }
+        if not nvidia.for_processes(settings.gpus, settings.supernodes)[0]:
+            shared["GPUS"] = "none"
         if settings.dataset:
             shared["BOUQUET_DATASET"] = str(settings.dataset)
         superlink = {
             "FLEET_ADDRESS": f"127.0.0.1:{settings.fleet_port}",
             "CONTROL_ADDRESS": f"127.0.0.1:{settings.control_port}",
             "RUNTIME_ADDRESS": "127.0.0.1:0",
+            "CUDA_VISIBLE_DEVICES": "-1",  # the GPUs are the nodes'
         }
         children = [self._child("superlink", "deploy.superlink", shared | superlink)]
         for partition_id in range(settings.supernodes):

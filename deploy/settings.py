@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from deploy import gpu
 from deploy.errors import SettingError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,11 @@ class Directories:
     leases: Path
     """Locks on partition-ids, shared by all SuperNodes."""
 
+    @property
+    def nodes(self) -> Path:
+        """What each SuperNode says of itself (deploy/node_file.py), shared by all."""
+        return self.leases / "nodes"
+
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read `BOUQUET_RUN_DIR`, `BOUQUET_STATE_DIR` and `BOUQUET_LEASE_DIR`."""
@@ -67,6 +73,37 @@ class Directories:
             run=Path(_text(environment, "BOUQUET_RUN_DIR", "/run/bouquet")),
             state=Path(_text(environment, "BOUQUET_STATE_DIR", "/var/lib/bouquet/state")),
             leases=Path(_text(environment, "BOUQUET_LEASE_DIR", "/var/lib/bouquet/leases")),
+        )
+
+
+@dataclass(frozen=True)
+class GpuSettings:
+    """What nodes compute on: see deploy/gpu.py."""
+
+    devices: tuple[gpu.Device, ...] | None
+    """`GPUS` as a list; empty: the CPU, as asked for; None: what there is."""
+    memory_mib: int | None
+    """What TensorFlow may allocate in each process; None: an equal part."""
+    workers: int
+    own: gpu.Device | None
+    """The device of this one node, whatever the plan says."""
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `SettingError` where one is impossible."""
+        given = _text(environment, "GPUS", "auto")
+        own, memory = _text(environment, "GPU", ""), _text(environment, "GPU_MEMORY", "")
+        devices: tuple[gpu.Device, ...] | None = None
+        if given != "auto":
+            devices = () if given == "none" else gpu.parse_devices("GPUS", given)
+        device = gpu.parse_device("GPU", own) if own not in ("", "none") else None
+        if device and device.memory_mib:
+            raise SettingError("GPU", own, "a device only", "say how much of it by GPU_MEMORY, as in GPU_MEMORY=4GiB")
+        return cls(
+            devices=() if own == "none" else devices,
+            memory_mib=gpu.parse_memory("GPU_MEMORY", memory) if memory else None,
+            workers=_whole(environment, "EXECUTOR_WORKERS", 2, 1, 64),
+            own=device,
         )
 
 
@@ -103,6 +140,7 @@ class SuperNodeSettings:
     superlink_max_wait: int
     dataset: str | None
     threads: int
+    gpus: GpuSettings
     runtime_address: str
     directories: Directories
 
@@ -120,6 +158,7 @@ class SuperNodeSettings:
             superlink_max_wait=_whole(environment, "SUPERLINK_MAX_WAIT", 300, 1, 86400),
             dataset=_text(environment, "BOUQUET_DATASET", "") or None,
             threads=_whole(environment, "TF_THREADS", share_of_cores(supernodes), 1, 1024),
+            gpus=GpuSettings.read(environment),
             runtime_address=_text(environment, "RUNTIME_ADDRESS", "127.0.0.1:9094"),
             directories=Directories.read(environment),
         )
@@ -135,7 +174,9 @@ class ServeSettings:
     workers: int
     idle_seconds: float
     task_seconds: float | None
-    run: Path
+    device: str
+    """What the entry point gave this node's apps to compute on."""
+    directories: Directories
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
@@ -146,7 +187,8 @@ class ServeSettings:
             workers=_whole(environment, "EXECUTOR_WORKERS", 2, 1, 64),
             idle_seconds=_whole(environment, "EXECUTOR_IDLE", 300, 1, 86400),
             task_seconds=_whole(environment, "EXECUTOR_TIMEOUT", 0, 0, 86400) or None,
-            run=Directories.read(environment).run,
+            device=gpu.given(environment),
+            directories=Directories.read(environment),
         )
 
 
@@ -161,6 +203,7 @@ class HostSettings:
     fleet_port: int
     run_config: str
     results: Path
+    gpus: GpuSettings
     base_image: str | None
     flower_home: Path
     home: Path
@@ -179,6 +222,7 @@ class HostSettings:
             fleet_port=_whole(environment, "FLEET_PORT", 9092, 1, MAX_PORT),
             run_config=_text(environment, "RUN_CONFIG", ""),
             results=Path(_text(environment, "RESULTS", str(PROJECT / "results"))),
+            gpus=GpuSettings.read(environment),
             base_image=_text(environment, "BASE_IMAGE", "") or None,
             home=Path(_text(environment, "BOUQUET_HOME", str(PROJECT / ".bouquet"))).resolve(),
             flower_home=Path(_text(environment, "FLWR_HOME", str(Path.home() / ".flwr"))),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.model import Images, Labels, Learner, Weights, build_model, device, learner
+from app.model import Images, Labels, Learner, Weights, build_model, learner
 
 ROOT = Path(__file__).parents[3]
 SEED = [42, 1, 3]
@@ -107,7 +107,3 @@ def test_graphs_are_traced_once_per_process() -> None:
         )
         traced.evaluate(weights, images, labels)
     assert traced.traces == (1, 1)
-
-
-def test_the_device_is_named() -> None:
-    assert device()
