@@ -14,6 +14,7 @@ from deploy.fleet import Fleet
 from deploy.host import choose_fleet
 from deploy.run import submit, summary
 from deploy.settings import PROJECT, HostSettings
+from deploy.status import look, table
 
 
 def say(line: str) -> None:
@@ -57,14 +58,11 @@ def logs(settings: HostSettings) -> None:
 
 
 def status(settings: HostSettings) -> None:
-    """Show each member of the fleet; fail where it is down."""
-    members = choose_fleet(settings)[0].members()
-    if not members:
+    """Show each member of the fleet and what it does; fail where it is down."""
+    view = look(choose_fleet(settings)[0])
+    if not view.members:
         raise FleetError("the fleet is down", "start it: make up")
-    print(f"{'name':<24} {'role':<10} {'partition-id':>12}  state")
-    for member in members:
-        partition_id = "-" if member.partition_id is None else member.partition_id
-        print(f"{member.name:<24} {member.role:<10} {partition_id:>12}  {member.state}")
+    print(table(view))
 
 
 def results(settings: HostSettings) -> None:

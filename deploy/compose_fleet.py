@@ -12,6 +12,7 @@ from python_on_whales.exceptions import DockerException
 from deploy import base_image, compose_plugin, gpu, nvidia
 from deploy.errors import FleetError
 from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
+from deploy.node_file import NodeReport, read_all
 from deploy.settings import PROJECT, HostSettings
 
 GPU_OVERLAY = PROJECT / "deploy" / "compose" / "gpu.yml"
@@ -66,6 +67,23 @@ class ComposeFleet:
         partition_ids = self._partition_ids(containers)
         members = [_member(container, partition_ids.get(container.id)) for container in containers]
         return sorted(members, key=lambda member: (member.role, member.partition_id is None, member.partition_id or 0))
+
+    def reports(self) -> list[NodeReport]:
+        """Return what the SuperNodes wrote on the volume that they share, out of one that runs."""
+        supernodes = self._docker.compose.ps(["supernode"])
+        with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(DockerException):
+            if supernodes:
+                self._docker.container.copy((supernodes[0], f"{NODES_IN_CONTAINER}/."), scratch)
+            return read_all(Path(scratch))
+        return []
+
+    def memory(self) -> dict[str, int]:
+        """Return what Docker measures, without the page cache."""
+        try:
+            measured = self._docker.container.stats(self._docker.compose.ps())
+        except DockerException:  # a container has gone meanwhile
+            return {}
+        return {each.container_name: int(each.memory_used) for each in measured}
 
     def logs(self, *, follow: bool) -> None:
         """Print the containers' logs."""
@@ -132,4 +150,5 @@ def _member(container: Container, partition_id: int | None) -> Member:
         role=_role(container),
         state=(health or "running") if state.status == "running" else str(state.status),
         partition_id=partition_id,
+        host=container.config.hostname or "",
     )

@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from deploy import gpu, nvidia
 from deploy.errors import FleetError
 from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
+from deploy.node_file import NodeReport, read_all
 from deploy.probe import is_ready
 from deploy.settings import PROJECT, HostSettings
 from deploy.supervisor import Child, write_plan
@@ -74,9 +76,30 @@ class ProcessFleet:
                 role=child.name.partition("-")[0],
                 state="healthy" if is_ready(Path(child.environment["BOUQUET_RUN_DIR"])) else "starting",
                 partition_id=int(child.environment["PARTITION_ID"]) if "PARTITION_ID" in child.environment else None,
+                host=socket.gethostname(),
             )
             for child in self._children()
         ]
+
+    def reports(self) -> list[NodeReport]:
+        """Return what the SuperNodes wrote."""
+        return read_all(self._home / "leases" / "nodes")
+
+    def memory(self) -> dict[str, int]:
+        """Return what each member's processes take, memory that they share counted once."""
+        taken: dict[str, int] = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (name := self._member_of(process)) is not None:
+                    taken[name] = taken.get(name, 0) + _proportional_memory(process)
+        return taken
+
+    def _member_of(self, process: Path) -> str | None:
+        ours = f"BOUQUET_RUN_DIR={self._home / 'run'}/".encode()
+        for variable in (process / "environ").read_bytes().split(b"\0"):
+            if variable.startswith(ours):
+                return variable.removeprefix(ours).decode()
+        return None
 
     def logs(self, *, follow: bool) -> None:
         """Print the members' logs."""
@@ -192,3 +215,11 @@ class ProcessFleet:
             if log.exists():
                 yield f"--- {log}"
                 yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+
+
+def _proportional_memory(process: Path) -> int:
+    """Return the bytes that a process takes, what it shares with n-1 others by one nth."""
+    for line in (process / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0

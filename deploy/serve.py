@@ -50,7 +50,7 @@ class Health:
 
 def superlink(arguments: Sequence[str], settings: ServeSettings, executor: ExecutorSettings) -> None:
     """Serve until told to stop."""
-    readiness = Readiness(settings.directories.run)
+    readiness = Readiness(settings.run)
     if settings.executor == "stock":
         stock.superlink(arguments, readiness.declare)
         return
@@ -61,9 +61,9 @@ def superlink(arguments: Sequence[str], settings: ServeSettings, executor: Execu
 
 def supernode(arguments: Sequence[str], settings: ServeSettings, executor: ExecutorSettings) -> None:
     """Serve until told to stop; raise `FleetError` once it has given up on the SuperLink."""
-    readiness = Readiness(settings.directories.run)
+    readiness = Readiness(settings.run)
     health = Health(readiness)
-    node_file = NodeFile(settings.directories.nodes, _partition_id(arguments), settings.device)
+    node_file = NodeFile(settings.nodes, _partition_id(arguments), settings.device)
 
     def online(node_id: int) -> None:
         health.flower()

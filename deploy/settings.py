@@ -176,7 +176,8 @@ class ServeSettings:
     task_seconds: float | None
     device: str
     """What the entry point gave this node's apps to compute on."""
-    directories: Directories
+    run: Path
+    nodes: Path
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
@@ -188,7 +189,8 @@ class ServeSettings:
             idle_seconds=_whole(environment, "EXECUTOR_IDLE", 300, 1, 86400),
             task_seconds=_whole(environment, "EXECUTOR_TIMEOUT", 0, 0, 86400) or None,
             device=gpu.given(environment),
-            directories=Directories.read(environment),
+            run=Directories.read(environment).run,
+            nodes=Directories.read(environment).nodes,
         )
 
 
