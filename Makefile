@@ -1,6 +1,6 @@
 # Names for commands; what they do is in deploy/.
 .DEFAULT_GOAL := help
-.PHONY: help run up down logs status gpus results connection test bench lint
+.PHONY: help run up down logs status doctor gpus results connection test bench lint
 
 # Outside the checkout, since `flwr run` walks every file in it (docs/decisions/0005-environment-outside.md).
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bouquet
@@ -12,12 +12,13 @@ run: .venv/ready  ## do all the set-up, run the main job, show what came of it
 up: .venv/ready  ## bring the fleet up, healthy, with a connection for flwr
 down: .venv/ready  ## stop the fleet; results, state and caches stay
 logs: .venv/ready  ## follow the fleet's logs
-status: .venv/ready  ## show each SuperLink and SuperNode
+status: .venv/ready  ## show each SuperLink and SuperNode, and what it does
+doctor: .venv/ready  ## say what this machine lacks for the fleet, and what to do
 gpus: .venv/ready  ## show what each node would compute on, and why
 results: .venv/ready  ## copy the results of all runs out of the fleet
 connection: .venv/ready  ## write the connection local-deployment for flwr
 
-run up down logs status gpus results connection:
+run up down logs status doctor gpus results connection:
 	@$(BIN)/python -m deploy $@
 
 test: .venv/ready  ## run all tests: units, simulation, process fleet, containers

@@ -8,8 +8,9 @@ from dotenv import load_dotenv
 
 from deploy import gpu, nvidia, preflight
 from deploy.connection import write_connection
+from deploy.doctor import checks, examine
 from deploy.entry import report
-from deploy.errors import FleetError
+from deploy.errors import FleetError, HostError
 from deploy.fleet import Fleet
 from deploy.host import choose_fleet
 from deploy.run import submit, summary
@@ -70,6 +71,16 @@ def results(settings: HostSettings) -> None:
     choose_fleet(settings)[0].collect_results(settings.results)
 
 
+def doctor(settings: HostSettings) -> None:
+    """Say of each thing that the fleet needs whether it is there, or what to do."""
+    findings = []
+    for finding in examine(checks(settings)):
+        print(finding, flush=True)
+        findings.append(finding)
+    if wrong := [finding.name for finding in findings if not finding.ok]:
+        raise HostError(f"{len(wrong)} of {len(findings)} are wrong: {', '.join(wrong)}", "do what their lines say")
+
+
 def gpus(settings: HostSettings) -> None:
     """Print what each node would compute on, and why; a list given by hand needs no GPU here."""
     for line in gpu.account(*nvidia.shares(settings.gpus, settings.supernodes)):
@@ -83,7 +94,7 @@ def connection(settings: HostSettings) -> None:
 
 
 COMMANDS: dict[str, Callable[[HostSettings], object]] = {
-    command.__name__: command for command in (run, up, down, logs, status, gpus, results, connection)
+    command.__name__: command for command in (run, up, down, logs, status, doctor, gpus, results, connection)
 }
 
 

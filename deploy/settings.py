@@ -211,6 +211,7 @@ class HostSettings:
     home: Path
     """Where a fleet of local processes keeps its state, logs and caches."""
     up_timeout: int
+    offline: bool
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
@@ -229,6 +230,7 @@ class HostSettings:
             home=Path(_text(environment, "BOUQUET_HOME", str(PROJECT / ".bouquet"))).resolve(),
             flower_home=Path(_text(environment, "FLWR_HOME", str(Path.home() / ".flwr"))),
             up_timeout=_whole(environment, "UP_TIMEOUT", 300, 1, 86400),
+            offline=_text(environment, "HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"),
         )
 
 
