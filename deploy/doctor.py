@@ -22,8 +22,8 @@ from deploy.fleet import Fleet
 from deploy.settings import PROJECT, HostSettings
 
 MIB = 1024**2
-SUPERLINK_MIB, SUPERNODE_MIB = 800, 600
-"""Memory that each takes during a run of the app, all told."""
+SUPERLINK_MIB, SUPERNODE_MIB = 800, 650
+"""Memory that each takes during a run of the app: a little over what was measured."""
 HUB = "https://huggingface.co/api/datasets/uoft-cs/cifar10"
 HUB_SECONDS = 5.0
 AHEAD, BEHIND = 3.0, 200.0
