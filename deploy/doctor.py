@@ -22,7 +22,7 @@ from deploy.fleet import Fleet
 from deploy.settings import PROJECT, HostSettings
 
 MIB = 1024**2
-SUPERLINK_MIB, SUPERNODE_MIB = 800, 650
+SUPERLINK_MIB, SUPERNODE_MIB = 800, 700
 """Memory that each takes during a run of the app: a little over what was measured."""
 HUB = "https://huggingface.co/api/datasets/uoft-cs/cifar10"
 HUB_SECONDS = 5.0

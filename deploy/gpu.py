@@ -22,6 +22,7 @@ LEAST_MIB = 512
 
 _ENTRY = re.compile(r"(?P<id>[\w/-]+)(?::(?P<size>[\d.]+) ?(?P<unit>GiB|MiB))?", re.IGNORECASE)
 _SIZE = re.compile(r"(?P<size>[\d.]+) ?(?P<unit>GiB|MiB)", re.IGNORECASE)
+_PART = re.compile(r"1/(?P<nodes>[1-9]\d{0,3})")
 _EXAMPLE = "GPUS=0:24GiB,1:24GiB"
 
 
@@ -170,11 +171,14 @@ def parse_device(name: str, text: str) -> Device:
     return Device(match["id"], _mib(name, text, match["size"], match["unit"]) if match["size"] else 0)
 
 
-def parse_memory(name: str, text: str) -> int:
-    """Read a size, such as `2GiB` or `700MiB`, as MiB."""
-    if (match := _SIZE.fullmatch(text)) is None:
-        raise SettingError(name, text, "no size in MiB or GiB", f"give for example {name}=2GiB")
-    return _mib(name, text, match["size"], match["unit"])
+def parse_memory(name: str, text: str) -> tuple[int | None, int | None]:
+    """Read a size, such as `2GiB` or `700MiB`, as MiB, or an equal part, such as `1/20`, as its number of nodes."""
+    if match := _PART.fullmatch(text):
+        return None, int(match["nodes"])
+    if match := _SIZE.fullmatch(text):
+        return _mib(name, text, match["size"], match["unit"]), None
+    hint = f"give for example {name}=2GiB, or {name}=1/20 for the part that each of 20 nodes would have"
+    raise SettingError(name, text, "no size in MiB or GiB", hint)
 
 
 def _mib(name: str, text: str, size: str, unit: str) -> int:

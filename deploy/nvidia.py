@@ -42,7 +42,15 @@ def shares(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], s
         why = "GPUS=none"
     if not devices:
         return (), why
-    return gpu.plan(devices, supernodes, settings.workers, settings.memory_mib), why
+    planned = gpu.plan(devices, settings.nodes or supernodes, settings.workers, settings.memory_mib)
+    if supernodes > len(planned):
+        raise SettingError(
+            "GPU_MEMORY",
+            f"1/{settings.nodes}",
+            f"there are {supernodes} SuperNodes",
+            f"reckon with them: GPU_MEMORY=1/{supernodes}, or leave GPU_MEMORY out",
+        )
+    return planned[:supernodes], why
 
 
 def share(settings: GpuSettings, supernodes: int, partition_id: int) -> tuple[Share | None, str]:

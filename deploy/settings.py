@@ -84,6 +84,8 @@ class GpuSettings:
     """`GPUS` as a list; empty: the CPU, as asked for; None: what there is."""
     memory_mib: int | None
     """What TensorFlow may allocate in each process; None: an equal part."""
+    nodes: int | None
+    """How many nodes an equal part is reckoned for; None: as many as there are."""
     workers: int
     own: gpu.Device | None
     """The device of this one node, whatever the plan says."""
@@ -93,6 +95,7 @@ class GpuSettings:
         """Read the settings; raise `SettingError` where one is impossible."""
         given = _text(environment, "GPUS", "auto")
         own, memory = _text(environment, "GPU", ""), _text(environment, "GPU_MEMORY", "")
+        memory_mib, nodes = gpu.parse_memory("GPU_MEMORY", memory) if memory else (None, None)
         devices: tuple[gpu.Device, ...] | None = None
         if given != "auto":
             devices = () if given == "none" else gpu.parse_devices("GPUS", given)
@@ -101,7 +104,8 @@ class GpuSettings:
             raise SettingError("GPU", own, "a device only", "say how much of it by GPU_MEMORY, as in GPU_MEMORY=4GiB")
         return cls(
             devices=() if own == "none" else devices,
-            memory_mib=gpu.parse_memory("GPU_MEMORY", memory) if memory else None,
+            memory_mib=memory_mib,
+            nodes=nodes,
             workers=_whole(environment, "EXECUTOR_WORKERS", 2, 1, 64),
             own=device,
         )

@@ -56,7 +56,7 @@ def test_the_fleet_comes_up_healthy_with_every_partition_id_once(bouquet: Bouque
     assert sorted(int(row["partition-id"]) for row in nodes) == list(range(SUPERNODES))
     assert len({int(row["node-id"]) for row in nodes}) == SUPERNODES
     assert {(row["device"], row["runs"]) for row in nodes} == {("CPU", "idle")}
-    assert all(int(row["heartbeat"].removesuffix("s")) < 60 for row in nodes)
+    assert all(int(row["heartbeat"].removesuffix("s")) < 120 for row in nodes)
     assert all(int(row["memory"].removesuffix("MiB")) > 50 for row in rows)
     assert last == f"the SuperLink counts {SUPERNODES} SuperNodes as online"
     assert node_configs(bouquet) == sorted(f"partition-id={k} num-partitions={SUPERNODES}" for k in range(SUPERNODES))

@@ -106,9 +106,8 @@ def test_every_volume_is_mounted_where_the_user_may_write(compose: dict[str, Any
 OVERLAY = "deploy/compose/gpu.yml"
 
 
-@pytest.fixture(scope="module")
-def with_gpus() -> dict[str, Any]:
-    """The whole project as Compose merges it; Compose needs no daemon for that."""
+def merged(**settings: str) -> dict[str, Any]:
+    """Return the services as Compose merges them; it needs no daemon for that."""
     if shutil.which("docker") is None:
         if os.environ.get("CI"):
             pytest.fail("there is no docker command, and CI must test the overlay")
@@ -117,13 +116,19 @@ def with_gpus() -> dict[str, Any]:
     asked = subprocess.run(
         ["docker", "compose", "-f", "docker-compose.yml", "-f", OVERLAY, "config", "--format", "json"],
         cwd=PROJECT,
-        env=environment | {"GPUS": "0:24GiB", "GPU_MEMORY": "2GiB"},
+        env=environment | settings,
         capture_output=True,
         text=True,
     )
     assert asked.returncode == 0, asked.stderr
     loaded: dict[str, Any] = json.loads(asked.stdout)
-    return loaded["services"]  # type: ignore[no-any-return]
+    services: dict[str, Any] = loaded["services"]
+    return services
+
+
+@pytest.fixture(scope="module")
+def with_gpus() -> dict[str, Any]:
+    return merged(GPUS="0:24GiB", SUPERNODES="7")
 
 
 def test_every_replica_reserves_all_gpus_and_the_superlink_none(with_gpus: dict[str, Any]) -> None:
@@ -135,14 +140,21 @@ def test_every_replica_reserves_all_gpus_and_the_superlink_none(with_gpus: dict[
 
 def test_every_replica_has_the_same_word_on_gpus_from_which_it_works_out_its_share(with_gpus: dict[str, Any]) -> None:
     environment = with_gpus["supernode"]["environment"]
-    assert (environment["GPUS"], environment["GPU_MEMORY"]) == ("0:24GiB", "2GiB")
+    assert (environment["GPUS"], environment["GPU_MEMORY"]) == ("0:24GiB", "1/7")
+
+
+def test_a_size_given_by_hand_stays_when_the_fleet_grows() -> None:
+    environments = [
+        merged(GPU_MEMORY="2GiB", SUPERNODES=count)["supernode"]["environment"]["GPU_MEMORY"] for count in ("7", "14")
+    ]
+    assert environments == ["2GiB", "2GiB"]
 
 
 def test_with_gpus_both_images_are_built_with_cuda_and_all_else_is_as_without(with_gpus: dict[str, Any]) -> None:
     assert {with_gpus[role]["build"]["args"]["TENSORFLOW"] for role in ("superlink", "supernode")} == {"cuda"}
     assert with_gpus["supernode"]["read_only"] is True
     assert with_gpus["supernode"]["cap_drop"] == ["ALL"]
-    assert with_gpus["supernode"]["deploy"]["replicas"] == 10
+    assert with_gpus["supernode"]["deploy"]["replicas"] == 7
 
 
 # -- .env.example
@@ -152,7 +164,7 @@ def test_every_setting_of_the_compose_file_is_documented_with_the_same_default(c
     defaults = documented(active_only=True)
     text_of_both = uncommented("docker-compose.yml") + uncommented(OVERLAY)
     for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text_of_both):
-        if name not in ("DATASET", "BASE_IMAGE"):  # `make` chooses these: documented as not set
+        if name not in ("DATASET", "BASE_IMAGE", "GPU_MEMORY"):  # `make` chooses these: documented as not set
             assert defaults[name] == default, name
     for name in re.findall(r"\$\{([A-Z_]+)", text_of_both):
         assert name in documented()

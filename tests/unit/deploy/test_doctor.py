@@ -48,8 +48,8 @@ def test_every_check_is_made_and_says_ok_or_what_to_do() -> None:
 
 def test_memory_is_held_against_the_number_of_nodes(tmp_path: Path) -> None:
     path = meminfo(tmp_path, 4000)
-    assert doctor.memory(3, up=False, meminfo=path).startswith("4000 MiB free, 3 SuperNodes take about 2750 MiB")
-    with pytest.raises(HostError, match=r"4000 MiB free, 10 SuperNodes take about 7300 MiB; 4 fit: SUPERNODES=4"):
+    assert doctor.memory(3, up=False, meminfo=path).startswith("4000 MiB free, 3 SuperNodes take about 2900 MiB")
+    with pytest.raises(HostError, match=r"4000 MiB free, 10 SuperNodes take about 7800 MiB; 4 fit: SUPERNODES=4"):
         doctor.memory(10, up=False, meminfo=path)
     with pytest.raises(HostError, match="end what takes memory"):
         doctor.memory(1, up=False, meminfo=meminfo(tmp_path, 500))

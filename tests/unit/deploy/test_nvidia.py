@@ -98,6 +98,15 @@ def test_each_replica_finds_its_own_share(install: Install) -> None:
     assert tuple(found) == nvidia.shares(settings, 3)[0]
 
 
+def test_a_share_reckoned_for_more_nodes_stays_while_the_fleet_grows(install: Install) -> None:
+    install()
+    settings = GpuSettings.read({"GPUS": "0:80GiB", "GPU_MEMORY": "1/14"})
+    ten, fourteen = (nvidia.shares(settings, supernodes)[0] for supernodes in (10, 14))
+    assert ten == fourteen[:10]
+    with pytest.raises(SettingError, match=r"GPU_MEMORY=1/14: there are 15 SuperNodes; .*GPU_MEMORY=1/15"):
+        nvidia.shares(settings, 15)
+
+
 def test_a_nodes_own_device_wins_over_the_plan() -> None:
     environment = {"GPUS": "0:24GiB", "GPU": "1", "GPU_MEMORY": "4GiB"}
     assert nvidia.share(GpuSettings.read(environment), 10, 3) == (Share(Device("1", 0), 4096), "as GPU says")

@@ -102,7 +102,8 @@ def test_gpus_are_what_there_is_unless_a_list_or_none_is_given() -> None:
 
 def test_an_impossible_share_of_gpu_memory_is_refused() -> None:
     assert GpuSettings.read({"GPU_MEMORY": "1.5GiB"}).memory_mib == 1536
-    for value in ("much", "0MiB", "2"):
+    assert GpuSettings.read({"GPU_MEMORY": "1/20"}).nodes == 20
+    for value in ("much", "0MiB", "2", "1/0", "2/3"):
         with pytest.raises(SettingError, match=f"GPU_MEMORY={value}: "):
             GpuSettings.read({"GPU_MEMORY": value})
 
