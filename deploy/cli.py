@@ -60,7 +60,7 @@ def logs(settings: HostSettings) -> None:
 
 def status(settings: HostSettings) -> None:
     """Show each member of the fleet and what it does; fail where it is down."""
-    view = look(choose_fleet(settings)[0])
+    view = look(choose_fleet(settings)[0], settings.flower_home)
     if not view.members:
         raise FleetError("the fleet is down", "start it: make up")
     print(table(view))

@@ -6,6 +6,7 @@ the same functions, that `make up` would end with, but all of them at once and b
 
 import ctypes
 import email.utils
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from deploy import compose_plugin, gpu, host, nvidia, preflight
+from deploy.connection import read_connection
 from deploy.errors import BouquetError, FleetError, HostError
 from deploy.fleet import Fleet
 from deploy.settings import PROJECT, HostSettings
@@ -70,6 +72,7 @@ def checks(settings: HostSettings) -> dict[str, Callable[[], str]]:
         "data": partial(data, settings.dataset, dated),
         "clock": partial(clock, dated),
     }
+    chosen["certificates"] = partial(certificates, settings, up, datetime.now(UTC))
     if up:
         chosen["nodes"] = partial(nodes, fleet, settings.supernodes)
     return chosen
@@ -200,17 +203,36 @@ def nodes(fleet: Fleet, supernodes: int) -> str:
     return f"all {supernodes} SuperNodes and the SuperLink are healthy"
 
 
-def certificate(path: Path, now: datetime) -> str:
-    """The certificate in a PEM file is good for a while yet."""
+def certificates(settings: HostSettings, up: bool, now: datetime) -> str:
+    """What TLS rests on is good for a while yet: the CA of the connection, and what the SuperLink shows."""
+    try:
+        _, authority = read_connection(settings.flower_home)
+    except FleetError:
+        return "none yet: `make up` writes the connection"
+    if authority is None:
+        return "none: the connection is without TLS"
+    try:
+        said = [f"the CA's {lasts(f'the CA {authority}', authority.read_bytes(), now)}"]
+        if up:
+            shown = ssl.get_server_certificate(("127.0.0.1", settings.control_port), timeout=HUB_SECONDS)
+            said.append(f"the SuperLink's {lasts('the certificate of the SuperLink', shown.encode(), now)}")
+    except OSError as error:
+        raise HostError(
+            f"TLS at port {settings.control_port} with {authority}: {error}", "start the fleet anew: make up"
+        ) from error
+    return ", ".join(said)
+
+
+def lasts(what: str, pem: bytes, now: datetime) -> str:
+    """Return until when a certificate is good, if that is a while yet."""
     from cryptography import x509  # noqa: PLC0415  a quarter of a second that only this check takes
 
     try:
-        end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
-    except (OSError, ValueError) as error:
-        raise HostError(f"{path}: no certificate ({error})", "give a PEM file, or have it made anew") from error
+        end = x509.load_pem_x509_certificate(pem).not_valid_after_utc
+    except ValueError as error:
+        raise HostError(f"{what}: no certificate ({error})", "have it made anew: make up") from error
     left = (end - now).days
-    if left < 0:
-        raise HostError(f"{path}: ended on {end:%Y-%m-%d}", "renew it")
     if left < RENEW_DAYS:
-        raise HostError(f"{path}: ends on {end:%Y-%m-%d}, in {left} days", "renew it before it does")
-    return f"{path} until {end:%Y-%m-%d}"
+        problem = f"ended on {end:%Y-%m-%d}" if left < 0 else f"ends on {end:%Y-%m-%d}, in {left} days"
+        raise HostError(f"{what} {problem}", "have it renewed: make down up")
+    return f"until {end:%Y-%m-%d}"

@@ -4,18 +4,20 @@ The fleet knows what runs and what memory it takes, each SuperNode says what it 
 the SuperLink says whom it counts as online, nodes on other machines included.
 """
 
-import json
-import os
-import subprocess
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deploy.connection import NAME
+from deploy.connection import read_connection
+from deploy.errors import FleetError
 from deploy.fleet import Fleet, Member
 from deploy.node_file import NodeReport
-from deploy.run import FLWR, QUIET
+
+if TYPE_CHECKING:
+    from deploy.flower.nodes import KnownNode
 
 COLUMNS = ("name", "role", "partition-id", "node-id", "state", "heartbeat", "memory", "runs", "device")
 MIB = 1024**2
@@ -31,35 +33,37 @@ class View:
     reports: Sequence[NodeReport]
     memory: dict[str, int]
     """Bytes by member."""
-    superlink: dict[int, str]
-    """What the SuperLink says of each node, by node id: `online`, `offline`, ..."""
+    superlink: "Sequence[KnownNode]"
+    """What the SuperLink says of each node."""
     trouble: str = ""
     """Why the SuperLink's word is missing."""
 
 
-def look(fleet: Fleet) -> View:
+def look(fleet: Fleet, flower_home: Path) -> View:
     """Ask all three at the same time; no members where the fleet is down."""
     members = fleet.members()
     if not members:
-        return View(members, [], {}, {})
+        return View(members, [], {}, [])
     with ThreadPoolExecutor() as pool:
-        memory, reports, superlink = pool.submit(fleet.memory), pool.submit(fleet.reports), pool.submit(ask_superlink)
+        memory, reports = pool.submit(fleet.memory), pool.submit(fleet.reports)
+        superlink = pool.submit(ask_superlink, flower_home)
         nodes, trouble = superlink.result()
         return View(members, reports.result(), memory.result(), nodes, trouble)
 
 
-def ask_superlink() -> tuple[dict[int, str], str]:
-    """Return the status of each node by its id, or why that is not known."""
-    command = [str(FLWR), "supernode", "list", NAME, "--format", "json"]
+def ask_superlink(flower_home: Path) -> "tuple[list[KnownNode], str]":
+    """Return the nodes that the SuperLink knows, or why they are not known."""
+    import grpc  # noqa: PLC0415  a second of imports, beside which Docker answers
+
+    from deploy.flower.nodes import list_nodes  # noqa: PLC0415
+
     try:
-        answer = subprocess.run(
-            command, env=os.environ | QUIET, capture_output=True, text=True, check=False, timeout=SUPERLINK_SECONDS
-        )
-        return {int(node["node-id"]): node["status"] for node in json.loads(answer.stdout)["nodes"]}, ""
-    except subprocess.TimeoutExpired:
-        return {}, f"no answer within {SUPERLINK_SECONDS:g} s"
-    except (ValueError, LookupError):
-        return {}, ((answer.stderr or answer.stdout).strip().splitlines() or ["no answer"])[-1]
+        address, certificates = read_connection(flower_home)
+        return list_nodes(address, certificates.read_bytes() if certificates else None, SUPERLINK_SECONDS), ""
+    except grpc.RpcError as error:
+        return [], f"{address}: {error.code().name}: {error.details()}"
+    except (FleetError, OSError) as error:
+        return [], str(error)
 
 
 def table(view: View, now: float | None = None) -> str:
@@ -67,12 +71,13 @@ def table(view: View, now: float | None = None) -> str:
     now = time.time() if now is None else now
     rows = [COLUMNS, *(_row(member, view, now) for member in view.members)]
     here = {report.node_id for report in view.reports}
-    for node_id, status in view.superlink.items():
-        if status == "online" and node_id not in here:
-            rows.append(("(elsewhere)", "supernode", "-", str(node_id), status, "-", "-", "-", "-"))
+    elsewhere = [node for node in view.superlink if node.status == "online" and node.node_id not in here]
+    for node in elsewhere:
+        age = _age(node.heartbeat, now)
+        rows.append(("(elsewhere)", "supernode", "-", str(node.node_id), node.status, age, "-", "-", "-"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    online = list(view.superlink.values()).count("online")
+    online = [node.status for node in view.superlink].count("online")
     said = f"is not heard: {view.trouble}" if view.trouble else f"counts {online} SuperNodes as online"
     return "\n".join([*lines, f"the SuperLink {said}"])
 
@@ -86,7 +91,7 @@ def _row(member: Member, view: View, now: float) -> tuple[str, ...]:
         _or_dash(member.partition_id),
         _or_dash(report.node_id if report else None),
         _state(member, report, view.superlink),
-        f"{max(0, now - report.heartbeat):.0f}s" if report and report.heartbeat else "-",
+        _age(report.heartbeat if report else None, now),
         f"{memory / MIB:.0f}MiB" if memory is not None else "-",
         "-" if report is None else "idle" if report.run_id is None else str(report.run_id),
         report.device if report else "-",
@@ -97,12 +102,16 @@ def _same(report: NodeReport, member: Member) -> bool:
     return member.role == "supernode" and (report.host, report.partition_id) == (member.host, member.partition_id)
 
 
-def _state(member: Member, report: NodeReport | None, superlink: dict[int, str]) -> str:
+def _state(member: Member, report: NodeReport | None, superlink: "Sequence[KnownNode]") -> str:
     # Healthy is what the node thinks; the SuperLink has the last word.
-    if member.healthy and report and report.node_id is not None:
-        said = superlink.get(report.node_id, "online")
+    if member.healthy and report:
+        said = {node.node_id: node.status for node in superlink}.get(report.node_id or 0, "online")
         return member.state if said == "online" else said
     return member.state
+
+
+def _age(heartbeat: float | None, now: float) -> str:
+    return "-" if heartbeat is None else f"{max(0, now - heartbeat):.0f}s"
 
 
 def _or_dash(value: int | None) -> str:

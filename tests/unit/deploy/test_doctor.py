@@ -3,10 +3,12 @@
 import http.server
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -159,25 +161,72 @@ def test_a_hub_that_does_not_answer_is_no_error() -> None:
     assert ahead is None
 
 
-def certificate(path: Path, end: datetime) -> Path:
+def key_and_certificate(end: datetime) -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(end - timedelta(days=90)).not_valid_after(end)
-    path.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    return path
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def test_a_certificate_is_wrong_before_it_ends(tmp_path: Path) -> None:
-    path = tmp_path / "server.pem"
-    assert "until 2026-03-02" in doctor.certificate(certificate(path, NOW + timedelta(days=60)), NOW)
-    with pytest.raises(HostError, match="ends on 2026-01-06, in 5 days; renew"):
-        doctor.certificate(certificate(path, NOW + timedelta(days=5)), NOW)
-    with pytest.raises(HostError, match="ended on 2025-12-31; renew"):
-        doctor.certificate(certificate(path, NOW - timedelta(days=1)), NOW)
-    path.write_text("nothing")
-    with pytest.raises(HostError, match=r"server.pem: no certificate"):
-        doctor.certificate(path, NOW)
+def certificate(end: datetime) -> bytes:
+    return key_and_certificate(end)[1]
+
+
+def test_a_certificate_is_wrong_before_it_ends() -> None:
+    assert doctor.lasts("it", certificate(NOW + timedelta(days=60)), NOW) == "until 2026-03-02"
+    with pytest.raises(HostError, match="it ends on 2026-01-06, in 5 days; have it renewed"):
+        doctor.lasts("it", certificate(NOW + timedelta(days=5)), NOW)
+    with pytest.raises(HostError, match="it ended on 2025-12-31; have it renewed"):
+        doctor.lasts("it", certificate(NOW - timedelta(days=1)), NOW)
+    with pytest.raises(HostError, match="it: no certificate"):
+        doctor.lasts("it", b"nothing", NOW)
+
+
+def connection(home: Path, ca: bytes | None) -> HostSettings:
+    (home / "ca.crt").write_bytes(ca or b"")
+    trusts = f'root-certificates = "{home / "ca.crt"}"' if ca else "insecure = true"
+    (home / "config.toml").write_text(f'[superlink.local-deployment]\naddress = "127.0.0.1:1"\n{trusts}\n')
+    return HostSettings.read({"FLWR_HOME": str(home), "CONTROL_PORT": "1"})
+
+
+def test_the_ca_of_the_connection_is_looked_at(tmp_path: Path) -> None:
+    good, old = certificate(NOW + timedelta(days=60)), certificate(NOW - timedelta(days=1))
+    assert doctor.certificates(connection(tmp_path, good), False, NOW) == "the CA's until 2026-03-02"
+    with pytest.raises(HostError, match=r"the CA .*ca.crt ended on 2025-12-31"):
+        doctor.certificates(connection(tmp_path, old), False, NOW)
+    assert doctor.certificates(connection(tmp_path, None), False, NOW) == "none: the connection is without TLS"
+    (tmp_path / "config.toml").unlink()
+    assert "none yet" in doctor.certificates(HostSettings.read({"FLWR_HOME": str(tmp_path)}), False, NOW)
+
+
+def test_a_superlink_that_shows_no_certificate_is_wrong(tmp_path: Path) -> None:
+    settings = connection(tmp_path, certificate(NOW + timedelta(days=60)))
+    with pytest.raises(HostError, match="TLS at port 1 with .*refused; start the fleet anew"):
+        doctor.certificates(settings, True, NOW)
+
+
+@pytest.fixture
+def tls_server() -> Iterator[int]:
+    """A gRPC server whose certificate ends in 20 days."""
+    pair = key_and_certificate(datetime.now(UTC) + timedelta(days=20))
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    server.start()
+    yield port
+    server.stop(None).wait()
+
+
+def test_the_certificate_that_the_superlink_shows_is_looked_at(tls_server: int, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    connection(tmp_path, certificate(now + timedelta(days=60)))
+    settings = HostSettings.read({"FLWR_HOME": str(tmp_path), "CONTROL_PORT": str(tls_server)})
+    assert f"the SuperLink's until {now + timedelta(days=20):%Y-%m-%d}" in doctor.certificates(settings, True, now)
+    with pytest.raises(HostError, match="the certificate of the SuperLink ends on"):
+        doctor.certificates(settings, True, now + timedelta(days=10))
 
 
 def test_a_fleet_that_is_up_but_not_healthy_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -190,5 +239,5 @@ def test_a_fleet_that_is_up_but_not_healthy_is_wrong(monkeypatch: pytest.MonkeyP
 def test_a_machine_without_docker_is_examined_for_processes(install: Install, tmp_path: Path) -> None:
     install()
     checks = doctor.checks(HostSettings.read({"BOUQUET_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}))
-    assert set(checks) == {"fleet", "memory", "disk", "ports", "gpus", "data", "clock"}
+    assert set(checks) == {"fleet", "memory", "disk", "ports", "gpus", "data", "clock", "certificates"}
     assert checks["fleet"]() == "10 SuperNodes as local processes, because no Docker daemon answers"

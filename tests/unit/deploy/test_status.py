@@ -1,14 +1,16 @@
 """The operator's view: what the fleet, the nodes and the SuperLink say, a line for each member."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy import status
+from deploy.connection import write_connection
 from deploy.fleet import Member
+from deploy.flower.nodes import KnownNode
 from deploy.node_file import NodeReport
 from deploy.status import COLUMNS, View, table
-from tests.unit.deploy.conftest import Install
 
 MIB = 1024**2
 NOW = 1000.0
@@ -17,12 +19,16 @@ NODE = Member("node-1", "supernode", "healthy", 0, "abc")
 REPORT = NodeReport(0, "abc", 7, "GPU 0, whole", node_id=111, online=True, heartbeat=988.2, run_id=42)
 
 
+def known(**nodes: list[int]) -> list[KnownNode]:
+    return [KnownNode(node_id, status_, 970.0) for status_, node_ids in nodes.items() for node_id in node_ids]
+
+
 def view(**given: Any) -> View:
     found: dict[str, Any] = {
         "members": [SUPERLINK, NODE],
         "reports": [REPORT],
         "memory": {"superlink": 300 * MIB, "node-1": 400 * MIB},
-        "superlink": {111: "online"},
+        "superlink": known(online=[111]),
     }
     return View(**found | given)
 
@@ -60,7 +66,7 @@ def test_a_node_without_work_is_idle() -> None:
 
 
 def test_a_node_that_the_superlink_counts_as_offline_is_not_called_healthy() -> None:
-    assert rows(view(superlink={111: "offline"}))[1]["state"] == "offline"
+    assert rows(view(superlink=known(offline=[111])))[1]["state"] == "offline"
 
 
 def test_what_a_gone_container_wrote_is_not_its_successors() -> None:
@@ -69,26 +75,27 @@ def test_what_a_gone_container_wrote_is_not_its_successors() -> None:
 
 
 def test_nodes_on_other_machines_are_shown_as_the_superlink_knows_them() -> None:
-    seen = rows(view(superlink={111: "online", 222: "online", 333: "offline", 444: "unregistered"}))
-    assert [(row["name"], row["node-id"]) for row in seen[2:]] == [("(elsewhere)", "222")]
+    seen = rows(view(superlink=known(online=[111, 222], offline=[333], unregistered=[444])))
+    assert [(row["name"], row["node-id"], row["heartbeat"]) for row in seen[2:]] == [("(elsewhere)", "222", "30s")]
 
 
 def test_the_last_line_is_the_superlinks_count_or_why_it_is_missing() -> None:
     assert table(view(), NOW).splitlines()[-1] == "the SuperLink counts 1 SuperNodes as online"
-    trouble = view(superlink={}, trouble="no answer within 15 s")
+    trouble = view(superlink=[], trouble="no answer within 15 s")
     assert table(trouble, NOW).splitlines()[-1] == "the SuperLink is not heard: no answer within 15 s"
 
 
-def test_the_superlink_is_asked_by_flwr(install: Install, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(flwr="""echo '{"success": true, "nodes": [{"node-id": "18446744073709551613", "status": "online"}]}'""")
-    monkeypatch.setattr(status, "FLWR", tmp_path / "flwr")
-    assert status.ask_superlink() == ({18446744073709551613: "online"}, "")
-    assert "supernode list local-deployment --format json" in (tmp_path / "calls").read_text()
+def test_without_a_connection_the_reason_is_said_and_the_rest_shown(tmp_path: Path) -> None:
+    nodes, trouble = status.ask_superlink(tmp_path)
+    assert nodes == []
+    assert trouble == f"{tmp_path}/config.toml: no connection `local-deployment`; write it: make connection"
 
 
-def test_a_superlink_that_cannot_be_asked_is_no_reason_to_show_nothing(
-    install: Install, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_superlink_that_is_not_there_is_said_with_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(flwr="echo 'Error: connection refused' >&2; exit 1")
-    monkeypatch.setattr(status, "FLWR", tmp_path / "flwr")
-    assert status.ask_superlink() == ({}, "Error: connection refused")
+    monkeypatch.setattr(status, "SUPERLINK_SECONDS", 5.0)
+    write_connection("127.0.0.1:9", tmp_path)
+    nodes, trouble = status.ask_superlink(tmp_path)
+    assert nodes == []
+    assert trouble.startswith("127.0.0.1:9: ")
