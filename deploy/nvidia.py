@@ -96,7 +96,9 @@ def find() -> tuple[tuple[Device, ...], str]:
             said = (answer.stdout.strip() or answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[0]
             return (), f"nvidia-smi finds none: {said}"
     devices = parse(asked.stdout, listed.stdout)
-    return devices, "by nvidia-smi" if devices else "nvidia-smi finds none"
+    if devices:
+        return devices, "by nvidia-smi"
+    return (), "nvidia-smi finds none" + (": MIG is on, and has no instances" if "Enabled" in asked.stdout else "")
 
 
 def parse(queried: str, listed: str) -> tuple[Device, ...]:

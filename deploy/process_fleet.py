@@ -13,8 +13,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from deploy import gpu, nvidia
 from deploy.errors import FleetError
@@ -41,7 +42,8 @@ class ProcessFleet:
 
     def up(self) -> None:
         """Start the fleet, or start it anew where its plan has changed; wait until all are healthy."""
-        children = self._children()
+        gpus = nvidia.for_processes(self._settings.gpus, self._settings.supernodes)[0]
+        children = self._children({} if gpus else {"GPUS": "none"})
         plan = self._home / "plan.json"
         fresh = self._home / "plan.json.new"
         self._home.mkdir(parents=True, exist_ok=True)
@@ -112,7 +114,8 @@ class ProcessFleet:
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
         """Nothing to do: the ServerApp runs as the user, and writes to `destination` itself."""
 
-    def _children(self) -> list[Child]:
+    def _children(self, more: Mapping[str, str] = MappingProxyType({})) -> list[Child]:
+        """Return the members; with `more` in the SuperNodes' environment."""
         settings = self._settings
         # On top of the environment of whoever started the fleet.
         shared = {
@@ -130,8 +133,6 @@ class ProcessFleet:
             "BOUQUET_RESULTS_DIR": str(settings.results.resolve()),
             "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
         }
-        if not nvidia.for_processes(settings.gpus, settings.supernodes)[0]:
-            shared["GPUS"] = "none"
         if settings.dataset:
             shared["BOUQUET_DATASET"] = str(settings.dataset)
         superlink = {
@@ -147,7 +148,7 @@ class ProcessFleet:
                 "RUNTIME_ADDRESS": "127.0.0.1:0",
                 "PARTITION_ID": str(partition_id),
             }
-            children.append(self._child(f"supernode-{partition_id}", "deploy.supernode", shared | supernode))
+            children.append(self._child(f"supernode-{partition_id}", "deploy.supernode", shared | supernode | more))
         return children
 
     def _child(self, name: str, module: str, environment: dict[str, str]) -> Child:

@@ -152,7 +152,9 @@ def test_a_container_that_is_stopped_while_it_trains_ends_by_itself_within_its_g
     started = submit(bouquet, FAULTY, f"nodes={SUPERNODES} rounds=1000 pause=5.0")
     match = re.search(r"Successfully started run (\d+)", started)
     assert match is not None
-    time.sleep(5)
+    deadline = time.monotonic() + 60  # each message takes 5 s: as good as always one is worked on
+    while match[1] not in (status := bouquet("status").stdout):
+        assert time.monotonic() < deadline, status
     supernode = bouquet.compose.ps(["supernode"])[0]
     began = time.monotonic()
     supernode.stop(time=10)

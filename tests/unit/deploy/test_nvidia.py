@@ -74,6 +74,11 @@ def test_a_driver_that_does_not_answer_is_told_in_its_words(install: Install) ->
     assert why == "nvidia-smi finds none: NVIDIA-SMI has failed because it could not talk to the driver."
 
 
+def test_a_gpu_in_mig_mode_without_slices_is_none_and_it_is_said(install: Install) -> None:
+    install(**{"nvidia-smi": '[ "$1" = -L ] || echo "0, NVIDIA H100, 81559, Enabled"'})
+    assert nvidia.find() == ((), "nvidia-smi finds none: MIG is on, and has no instances")
+
+
 def test_a_gpu_that_does_not_tell_its_memory_must_be_given_by_hand() -> None:
     with pytest.raises(HostError, match=r"GPU 0 \(NVIDIA GB10\).* as \[N/A\]; give the GPUs by hand, as in GPUS=0:"):
         nvidia.parse("0, NVIDIA GB10, [N/A], [N/A]\n", "")
