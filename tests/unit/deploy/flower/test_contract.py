@@ -312,5 +312,3 @@ def test_a_node_is_online_until_its_heartbeats_are_missing_for_the_patience(stat
 def test_the_stock_supernodes_log_has_its_node_id_where_we_look_for_it() -> None:
     client = source("flwr.supernode.start_client_internal.start_client_internal")
     assert 'log(INFO, "SuperNode ID: %s", node_id)' in client
-        "flwr.supernode.start_client_internal.start_client_internal"
-    )
