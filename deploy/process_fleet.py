@@ -13,9 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 
 from deploy import gpu, nvidia
 from deploy.errors import FleetError
@@ -114,7 +113,7 @@ class ProcessFleet:
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
         """Nothing to do: the ServerApp runs as the user, and writes to `destination` itself."""
 
-    def _children(self, more: Mapping[str, str] = MappingProxyType({})) -> list[Child]:
+    def _children(self, more: dict[str, str] | None = None) -> list[Child]:
         """Return the members; with `more` in the SuperNodes' environment."""
         settings = self._settings
         # On top of the environment of whoever started the fleet.
@@ -148,7 +147,9 @@ class ProcessFleet:
                 "RUNTIME_ADDRESS": "127.0.0.1:0",
                 "PARTITION_ID": str(partition_id),
             }
-            children.append(self._child(f"supernode-{partition_id}", "deploy.supernode", shared | supernode | more))
+            children.append(
+                self._child(f"supernode-{partition_id}", "deploy.supernode", shared | supernode | (more or {}))
+            )
         return children
 
     def _child(self, name: str, module: str, environment: dict[str, str]) -> Child:
