@@ -52,6 +52,9 @@ class Fleet(Protocol):
     def memory(self) -> dict[str, int]:
         """Return the bytes of memory that each running member takes, by name."""
 
+    def root_certificate(self) -> bytes | None:
+        """Return the CA's certificate, by which `flwr` knows the SuperLink; None for a fleet without TLS."""
+
     def logs(self, *, follow: bool) -> None:
         """Print the members' logs to stdout; with `follow`, until interrupted."""
 
