@@ -8,11 +8,14 @@ import pytest
 from deploy import supernode
 from tests.unit.deploy.conftest import Install
 
+INHERITED = ("SUPERNODES", "PARTITION_ID", "EXECUTOR", "GPU", "CUDA", "BOUQUET", "TF_", "OMP_")
+"""How settings begin that the shell of whoever runs the tests may have."""
+
 
 @pytest.fixture
 def became(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Return the command line of the process that the entry point became."""
-    for name in [name for name in os.environ if name.startswith(("GPU", "CUDA", "BOUQUET", "TF_", "OMP_"))]:
+    for name in [name for name in os.environ if name.startswith(INHERITED)]:
         monkeypatch.delenv(name)
     for name in ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"):
         monkeypatch.setenv(name, "as it was")  # so that what the entry point sets is taken back
