@@ -1,6 +1,6 @@
 # Names for commands; what they do is in deploy/.
 .DEFAULT_GOAL := help
-.PHONY: help run up down logs status results connection join-command test bench lint
+.PHONY: help run up down logs status doctor gpus results connection join-command test bench lint
 
 # Outside the checkout, since `flwr run` walks every file in it (docs/decisions/0005-environment-outside.md).
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bouquet
@@ -12,12 +12,14 @@ run: .venv/ready  ## do all the set-up, run the main job, show what came of it
 up: .venv/ready  ## bring the fleet up, healthy, with a connection for flwr
 down: .venv/ready  ## stop the fleet; results, state and caches stay
 logs: .venv/ready  ## follow the fleet's logs
-status: .venv/ready  ## show each SuperLink and SuperNode
+status: .venv/ready  ## show each SuperLink and SuperNode, and what it does
+doctor: .venv/ready  ## say what this machine lacks for the fleet, and what to do
+gpus: .venv/ready  ## show what each node would compute on, and why
 results: .venv/ready  ## copy the results of all runs out of the fleet
 connection: .venv/ready  ## write the connection local-deployment for flwr
 join-command: .venv/ready  ## enrol a SuperNode for another machine, print the command that starts it there
 
-run up down logs status results connection join-command:
+run up down logs status doctor gpus results connection join-command:
 	@$(BIN)/python -m deploy $@
 
 test: .venv/ready  ## run all tests: units, simulation, process fleet, containers
@@ -39,7 +41,7 @@ lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint, shellcheck
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	ln -sfn $(VENV) .venv
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra cpu --compile-bytecode
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra $(or $(TENSORFLOW),cpu) --compile-bytecode
 	touch $@
 
 help:  ## list these commands

@@ -6,7 +6,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 
-from app.model import TENSORFLOW_VERSION, device, learner
+from app.device import device
+from app.model import TENSORFLOW_VERSION, learner
 from app.node import Node, name_errors
 from app.run_config import RunConfig
 

@@ -17,6 +17,8 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
+from app.device import device
+
 Weights = list[NDArray[np.float32]]
 Images = NDArray[np.uint8]
 """(n, 32, 32, 3), 0 to 255; the model takes them as float32 in [0, 1]."""
@@ -171,15 +173,8 @@ class Learner:
 @cache
 def learner() -> Learner:
     """Return this process's only `Learner`: batch size and learning rate are inputs of its graphs."""
+    device()  # before the first operation
     return Learner()
-
-
-def device() -> str:
-    """Return what TensorFlow computes on: the first GPU's name, or ``CPU``."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return "CPU"
-    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
 
 
 def _in_batches(count: Any, step: Callable[[Any], Any]) -> None:

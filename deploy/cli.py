@@ -6,15 +6,17 @@ from collections.abc import Callable
 
 from dotenv import load_dotenv
 
-from deploy import join, preflight
+from deploy import gpu, join, nvidia, preflight
 from deploy.certificates import check_own
 from deploy.connection import write_connection
+from deploy.doctor import checks, examine
 from deploy.entry import INSECURITY, report
-from deploy.errors import FleetError
+from deploy.errors import FleetError, HostError
 from deploy.fleet import Fleet
 from deploy.host import choose_fleet
 from deploy.run import submit, summary
 from deploy.settings import PROJECT, HostSettings
+from deploy.status import look, table
 
 
 def say(line: str) -> None:
@@ -62,19 +64,32 @@ def logs(settings: HostSettings) -> None:
 
 
 def status(settings: HostSettings) -> None:
-    """Show each member of the fleet; fail where it is down."""
-    members = choose_fleet(settings)[0].members()
-    if not members:
+    """Show each member of the fleet and what it does; fail where it is down."""
+    view = look(choose_fleet(settings)[0], settings.flower_home)
+    if not view.members:
         raise FleetError("the fleet is down", "start it: make up")
-    print(f"{'name':<24} {'role':<10} {'partition-id':>12}  state")
-    for member in members:
-        partition_id = "-" if member.partition_id is None else member.partition_id
-        print(f"{member.name:<24} {member.role:<10} {partition_id:>12}  {member.state}")
+    print(table(view))
 
 
 def results(settings: HostSettings) -> None:
     """Bring the results of all runs to `results/`."""
     choose_fleet(settings)[0].collect_results(settings.results)
+
+
+def doctor(settings: HostSettings) -> None:
+    """Say of each thing that the fleet needs whether it is there, or what to do."""
+    findings = []
+    for finding in examine(checks(settings)):
+        print(finding, flush=True)
+        findings.append(finding)
+    if wrong := [finding.name for finding in findings if not finding.ok]:
+        raise HostError(f"{len(wrong)} of {len(findings)} are wrong: {', '.join(wrong)}", "do what their lines say")
+
+
+def gpus(settings: HostSettings) -> None:
+    """Print what each node would compute on, and why; a list given by hand needs no GPU here."""
+    for line in gpu.account(*nvidia.shares(settings.gpus, settings.supernodes)):
+        print(line)
 
 
 def connection(settings: HostSettings) -> None:
@@ -99,7 +114,7 @@ def join_command(settings: HostSettings) -> None:
 
 COMMANDS: dict[str, Callable[[HostSettings], object]] = {
     command.__name__.replace("_", "-"): command
-    for command in (run, up, down, logs, status, results, connection, join_command)
+    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command)
 }
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from python_on_whales import Container, DockerClient
 from python_on_whales.exceptions import DockerException
 
-from deploy import base_image, compose_plugin
+from deploy import base_image, compose_plugin, gpu, nvidia
 from deploy.errors import FleetError
 from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
+from deploy.node_file import NodeReport, read_all
 from deploy.settings import PROJECT, HostSettings
 
+GPU_OVERLAY = PROJECT / "deploy" / "compose" / "gpu.yml"
 RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
 LEASES_IN_CONTAINER = "/var/lib/bouquet/leases"
+NODES_IN_CONTAINER = f"{LEASES_IN_CONTAINER}/nodes"
 CERTIFICATE_IN_CONTAINER = "/var/lib/bouquet/server/ca.crt"
 MEMBERS = ("superlink", "supernode")
 """The roles that stay; the one-shots beside them are done when these are healthy."""
@@ -32,11 +35,16 @@ class ComposeFleet:
             os.environ["CERTIFICATES"] = str(settings.certificates.own)
         if settings.hub_token is not None:
             os.environ["HF_TOKEN_FILE"] = str(settings.hub_token)
-        self._docker = DockerClient(compose_files=[PROJECT / "docker-compose.yml"])
+        self._compose_files: list[str | Path] = [PROJECT / "docker-compose.yml"]
+        self._docker = DockerClient(compose_files=self._compose_files)
 
     def prepare(self) -> Iterator[str]:
         """Make sure of Compose v2 and of an image to build from, then build; what has not changed is cached."""
         yield compose_plugin.ensure()
+        shares, why = nvidia.for_containers(self._settings.gpus, self._settings.supernodes)
+        yield from gpu.account(shares, why)
+        if shares:
+            self._docker = DockerClient(compose_files=[*self._compose_files, GPU_OVERLAY])
         base = self._settings.base_image or base_image.ensure()
         os.environ["BASE_IMAGE"] = base  # read by Compose, as from .env
         yield f"images: built on {base}"
@@ -66,6 +74,23 @@ class ComposeFleet:
         partition_ids = self._partition_ids(containers)
         members = [_member(container, partition_ids.get(container.id)) for container in containers]
         return sorted(members, key=lambda member: (member.role, member.partition_id is None, member.partition_id or 0))
+
+    def reports(self) -> list[NodeReport]:
+        """Return what the SuperNodes wrote on the volume that they share, out of one that runs."""
+        supernodes = self._docker.compose.ps(["supernode"])
+        with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(DockerException):
+            if supernodes:
+                self._docker.container.copy((supernodes[0], f"{NODES_IN_CONTAINER}/."), scratch)
+            return read_all(Path(scratch))
+        return []
+
+    def memory(self) -> dict[str, int]:
+        """Return what Docker measures, without the page cache."""
+        try:
+            measured = self._docker.container.stats(self._docker.compose.ps())
+        except DockerException:  # a container has gone meanwhile
+            return {}
+        return {each.container_name: int(each.memory_used) for each in measured}
 
     def logs(self, *, follow: bool) -> None:
         """Print the containers' logs."""
@@ -148,4 +173,5 @@ def _member(container: Container, partition_id: int | None) -> Member:
         role=_role(container),
         state=(health or "running") if state.status == "running" else str(state.status),
         partition_id=partition_id,
+        host=container.config.hostname or "",
     )

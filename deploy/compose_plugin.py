@@ -30,23 +30,32 @@ def ensure() -> str:
     Raises:
         HostError: the plugins are missing and this host cannot fetch them.
     """
-    missing = [package for package in PACKAGES if not _works(package)]
-    if not missing:
+    absent = missing()
+    if not absent:
         return f"Compose {_version('docker-compose')} found"
-    tools = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
-    if tools or not KEYRING.exists():
-        lacks = ", ".join(tools) or str(KEYRING)
-        raise HostError(f"{' and '.join(missing)} missing, and no Debian to take them from ({lacks} missing)", BY_HAND)
+    if lacks := lacking():
+        raise HostError(f"{' and '.join(absent)} missing, and no Debian to take them from ({lacks} missing)", BY_HAND)
     folder = plugin_folder()
     with tempfile.TemporaryDirectory(prefix="bouquet-plugins-") as scratch:
         # apt fetches as its own user, who must be able to enter.
         Path(scratch).chmod(0o755)
-        for binary in _unpack(_download(missing, Path(scratch)), Path(scratch)):
+        for binary in _unpack(_download(absent, Path(scratch)), Path(scratch)):
             _install(binary, folder)
-    for package in missing:
+    for package in absent:
         if not _works(package):
             raise HostError(f"{package} was installed into {folder} but docker does not run it", BY_HAND)
-    return f"Compose {_version('docker-compose')}: {' and '.join(missing)} from Debian 13 put into {folder}"
+    return f"Compose {_version('docker-compose')}: {' and '.join(absent)} from Debian 13 put into {folder}"
+
+
+def missing() -> list[str]:
+    """Return the Debian packages of the plugins that this host lacks."""
+    return [package for package in PACKAGES if not _works(package)]
+
+
+def lacking() -> str:
+    """Return what this host lacks to fetch them; empty where it lacks nothing."""
+    tools = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
+    return ", ".join(tools) or ("" if KEYRING.exists() else str(KEYRING))
 
 
 def plugin_folder() -> Path:

@@ -9,7 +9,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from deploy.certificates import publish
-from deploy.errors import SettingError
+from deploy.errors import FleetError, SettingError
 
 NAME = "local-deployment"
 CERTIFICATE = "bouquet-ca.crt"
@@ -67,6 +67,23 @@ def write_connection(address: str, flower_home: Path, root_certificate: bytes | 
     fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
     fresh.replace(path)
     return path
+
+
+def read_connection(flower_home: Path) -> tuple[str, Path | None]:
+    """Return the address of `[superlink.local-deployment]`, and its CA's certificate; None: it is without TLS.
+
+    Raises
+    ------
+    FleetError
+        There is no such connection.
+    """
+    path = flower_home / "config.toml"
+    try:
+        found = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()["superlink"][NAME]
+        certificates = found.get("root-certificates")
+        return str(found["address"]), Path(certificates) if certificates else None
+    except (OSError, LookupError, TypeError, AttributeError, TOMLKitError) as error:
+        raise FleetError(f"{path}: no connection `{NAME}`", "write it: make connection") from error
 
 
 def _table(**values: str | bool) -> tomlkit.items.Table:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from deploy.node_file import NodeReport
+
 TAIL = 20
 """Lines of a log shown for a member that did not start."""
 UNHEALTHY_HINT = "mend what the logs say, or give the fleet longer: UP_TIMEOUT=600 make up"
@@ -20,6 +22,8 @@ class Member:
     state: str
     """`healthy`, or what it is instead: `starting`, `unhealthy`, `restarting`, `exited`."""
     partition_id: int | None = None
+    host: str = ""
+    """The host name that it sees itself under."""
 
     @property
     def healthy(self) -> bool:
@@ -41,6 +45,12 @@ class Fleet(Protocol):
 
     def members(self) -> list[Member]:
         """Return the fleet's members as they are now; empty where it is down."""
+
+    def reports(self) -> list[NodeReport]:
+        """Return what the SuperNodes of this machine say of themselves; some may be gone."""
+
+    def memory(self) -> dict[str, int]:
+        """Return the bytes of memory that each running member takes, by name."""
 
     def root_certificate(self) -> bytes | None:
         """Return the CA's certificate, by which `flwr` knows the SuperLink; None for a fleet without TLS."""

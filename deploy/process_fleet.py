@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from deploy import gpu, nvidia
 from deploy.certificates import CA, ensure
 from deploy.errors import FleetError
 from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
+from deploy.node_file import NodeReport, read_all
 from deploy.probe import is_ready
 from deploy.settings import PROJECT, Directories, HostSettings
 from deploy.supervisor import Child, write_plan
@@ -35,12 +38,13 @@ class ProcessFleet:
         self._lock = self._home / "supervisor.lock"
 
     def prepare(self) -> Iterator[str]:
-        """Nothing to do: processes run from this very environment."""
-        yield from ()
+        """Say what the nodes compute on; processes run from this very environment, so nothing is to be made."""
+        yield from gpu.account(*nvidia.for_processes(self._settings.gpus, self._settings.supernodes))
 
     def up(self) -> None:
         """Start the fleet, or start it anew where its plan has changed; wait until all are healthy."""
-        children = self._children()
+        gpus = nvidia.for_processes(self._settings.gpus, self._settings.supernodes)[0]
+        children = self._children({} if gpus else {"GPUS": "none"})
         if not self._settings.insecure:
             # No secret of the fleet is in its plan or environment: files, and their folders.
             self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -82,9 +86,30 @@ class ProcessFleet:
                 role=child.name.partition("-")[0],
                 state="healthy" if is_ready(Path(child.environment["BOUQUET_RUN_DIR"])) else "starting",
                 partition_id=int(child.environment["PARTITION_ID"]) if "PARTITION_ID" in child.environment else None,
+                host=socket.gethostname(),
             )
             for child in self._children()
         ]
+
+    def reports(self) -> list[NodeReport]:
+        """Return what the SuperNodes wrote."""
+        return read_all(self._home / "leases" / "nodes")
+
+    def memory(self) -> dict[str, int]:
+        """Return what each member's processes take, memory that they share counted once."""
+        taken: dict[str, int] = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (name := self._member_of(process)) is not None:
+                    taken[name] = taken.get(name, 0) + _proportional_memory(process)
+        return taken
+
+    def _member_of(self, process: Path) -> str | None:
+        ours = f"BOUQUET_RUN_DIR={self._home / 'run'}/".encode()
+        for variable in (process / "environ").read_bytes().split(b"\0"):
+            if variable.startswith(ours):
+                return variable.removeprefix(ours).decode()
+        return None
 
     def logs(self, *, follow: bool) -> None:
         """Print the members' logs."""
@@ -112,7 +137,8 @@ class ProcessFleet:
             identities=home / "identities",
         )
 
-    def _children(self) -> list[Child]:
+    def _children(self, more: dict[str, str] | None = None) -> list[Child]:
+        """Return the members; with `more` in the SuperNodes' environment."""
         settings, directories = self._settings, self._directories()
         # On top of the environment of whoever started the fleet.
         shared = {
@@ -142,6 +168,7 @@ class ProcessFleet:
             "FLEET_ADDRESS": f"{'127.0.0.1' if local else '0.0.0.0'}:{settings.fleet_port}",  # noqa: S104
             "CONTROL_ADDRESS": f"127.0.0.1:{settings.control_port}",
             "RUNTIME_ADDRESS": "127.0.0.1:0",
+            "CUDA_VISIBLE_DEVICES": "-1",  # the GPUs are the nodes'
         }
         children = [self._child("superlink", "deploy.superlink", shared | superlink)]
         for partition_id in range(settings.supernodes):
@@ -150,7 +177,9 @@ class ProcessFleet:
                 "RUNTIME_ADDRESS": "127.0.0.1:0",
                 "PARTITION_ID": str(partition_id),
             }
-            children.append(self._child(f"supernode-{partition_id}", "deploy.supernode", shared | supernode))
+            children.append(
+                self._child(f"supernode-{partition_id}", "deploy.supernode", shared | supernode | (more or {}))
+            )
         return children
 
     def _child(self, name: str, module: str, environment: dict[str, str]) -> Child:
@@ -230,6 +259,14 @@ class ProcessFleet:
             if log.exists():
                 yield f"--- {log}"
                 yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+
+
+def _proportional_memory(process: Path) -> int:
+    """Return the bytes that a process takes, what it shares with n-1 others by one nth."""
+    for line in (process / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _read(certificate: Path) -> bytes:

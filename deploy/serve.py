@@ -3,6 +3,7 @@
 python -m deploy.serve superlink|supernode <arguments of flower-superlink|flower-supernode>
 """
 
+import shlex
 import sys
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from deploy.executor import host
 from deploy.executor.executor import ExecutorSettings
 from deploy.flower import stock
 from deploy.flower.tasks import RuntimeApi
+from deploy.node_file import NodeFile
 from deploy.probe import Readiness
 from deploy.settings import ServeSettings
 
@@ -61,17 +63,33 @@ def supernode(arguments: Sequence[str], settings: ServeSettings, executor: Execu
     """Serve until told to stop; raise `FleetError` once it has given up on the SuperLink."""
     readiness = Readiness(settings.run)
     health = Health(readiness)
+    node_file = NodeFile(settings.nodes, _partition_id(arguments), settings.device)
+
+    def online(node_id: int) -> None:
+        health.flower()
+        node_file.online(node_id)
+
+    def registered(node_id: int) -> None:
+        health.flower()
+        node_file.registered(node_id)
+
+    def offline(reason: str) -> None:
+        health.flower(False)
+        node_file.offline()
+
     try:
         if settings.executor == "stock":
-            stock.supernode(arguments, readiness.declare)
+            health.executor(True)  # Flower's own comes and goes with each message
+            stock.supernode(arguments, registered)
         else:
             host.supernode(
                 arguments,
                 _runtime_api("supernode", arguments),
                 executor,
                 on_ready=health.executor,
-                on_online=lambda node_id: health.flower(),
-                on_offline=lambda reason: health.flower(False),
+                on_online=online,
+                on_offline=offline,
+                on_task=node_file.works_on,
             )
     except (grpc.RpcError, RuntimeError) as error:
         # Flower logs the RpcError and lets its generator end: what comes out is "generator didn't yield".
@@ -86,6 +104,11 @@ def supernode(arguments: Sequence[str], settings: ServeSettings, executor: Execu
 
 def _runtime_api(role: str, arguments: Sequence[str]) -> RuntimeApi:
     return RuntimeApi(address=_value(arguments, RUNTIME_API_OPTION[role]))
+
+
+def _partition_id(arguments: Sequence[str]) -> int:
+    config = dict(pair.split("=", 1) for pair in shlex.split(_value(arguments, "--node-config")))
+    return int(config["partition-id"])
 
 
 def _value(arguments: Sequence[str], option: str) -> str:

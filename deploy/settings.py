@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from deploy import gpu
 from deploy.errors import SettingError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -93,6 +94,11 @@ class Directories:
     identities: Path
     """The CA's certificate, and the SuperNodes' keys."""
 
+    @property
+    def nodes(self) -> Path:
+        """What each SuperNode says of itself (deploy/node_file.py), shared by all."""
+        return self.leases / "nodes"
+
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read `BOUQUET_RUN_DIR`, `BOUQUET_STATE_DIR` and so on."""
@@ -153,6 +159,41 @@ class SetupSettings:
 
 
 @dataclass(frozen=True)
+class GpuSettings:
+    """What nodes compute on: see deploy/gpu.py."""
+
+    devices: tuple[gpu.Device, ...] | None
+    """`GPUS` as a list; empty: the CPU, as asked for; None: what there is."""
+    memory_mib: int | None
+    """What TensorFlow may allocate in each process; None: an equal part."""
+    nodes: int | None
+    """How many nodes an equal part is reckoned for; None: as many as there are."""
+    workers: int
+    own: gpu.Device | None
+    """The device of this one node, whatever the plan says."""
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `SettingError` where one is impossible."""
+        given = _text(environment, "GPUS", "auto")
+        own, memory = _text(environment, "GPU", ""), _text(environment, "GPU_MEMORY", "")
+        memory_mib, nodes = gpu.parse_memory("GPU_MEMORY", memory) if memory else (None, None)
+        devices: tuple[gpu.Device, ...] | None = None
+        if given != "auto":
+            devices = () if given == "none" else gpu.parse_devices("GPUS", given)
+        device = gpu.parse_device("GPU", own) if own not in ("", "none") else None
+        if device and device.memory_mib:
+            raise SettingError("GPU", own, "a device only", "say how much of it by GPU_MEMORY, as in GPU_MEMORY=4GiB")
+        return cls(
+            devices=() if own == "none" else devices,
+            memory_mib=memory_mib,
+            nodes=nodes,
+            workers=_whole(environment, "EXECUTOR_WORKERS", 2, 1, 64),
+            own=device,
+        )
+
+
+@dataclass(frozen=True)
 class SuperLinkSettings:
     """What the SuperLink's entry point needs to know."""
 
@@ -188,6 +229,7 @@ class SuperNodeSettings:
     superlink_max_wait: int
     dataset: str | None
     threads: int
+    gpus: GpuSettings
     runtime_address: str
     insecure: bool
     directories: Directories
@@ -206,6 +248,7 @@ class SuperNodeSettings:
             superlink_max_wait=_whole(environment, "SUPERLINK_MAX_WAIT", 300, 1, 86400),
             dataset=_text(environment, "BOUQUET_DATASET", "") or None,
             threads=_whole(environment, "TF_THREADS", share_of_cores(supernodes), 1, 1024),
+            gpus=GpuSettings.read(environment),
             runtime_address=_text(environment, "RUNTIME_ADDRESS", "127.0.0.1:9094"),
             insecure=_insecure(environment),
             directories=Directories.read(environment),
@@ -222,7 +265,10 @@ class ServeSettings:
     workers: int
     idle_seconds: float
     task_seconds: float | None
+    device: str
+    """What the entry point gave this node's apps to compute on."""
     run: Path
+    nodes: Path
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
@@ -233,7 +279,9 @@ class ServeSettings:
             workers=_whole(environment, "EXECUTOR_WORKERS", 2, 1, 64),
             idle_seconds=_whole(environment, "EXECUTOR_IDLE", 300, 1, 86400),
             task_seconds=_whole(environment, "EXECUTOR_TIMEOUT", 0, 0, 86400) or None,
+            device=gpu.given(environment),
             run=Directories.read(environment).run,
+            nodes=Directories.read(environment).nodes,
         )
 
 
@@ -255,6 +303,7 @@ class HostSettings:
     """Of the node that `make join-command` is for."""
     run_config: str
     results: Path
+    gpus: GpuSettings
     base_image: str | None
     tag: str
     """Of both images."""
@@ -262,6 +311,7 @@ class HostSettings:
     home: Path
     """Where a fleet of local processes keeps its state, logs and caches."""
     up_timeout: int
+    offline: bool
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
@@ -289,11 +339,13 @@ class HostSettings:
             partition_id=_whole(environment, "PARTITION_ID", 0, 0, MAX_SUPERNODES) if joining else None,
             run_config=_text(environment, "RUN_CONFIG", ""),
             results=Path(_text(environment, "RESULTS", str(PROJECT / "results"))),
+            gpus=GpuSettings.read(environment),
             base_image=_text(environment, "BASE_IMAGE", "") or None,
             tag=_text(environment, "TAG", "latest"),
             home=Path(_text(environment, "BOUQUET_HOME", str(PROJECT / ".bouquet"))).resolve(),
             flower_home=Path(_text(environment, "FLWR_HOME", str(Path.home() / ".flwr"))),
             up_timeout=_whole(environment, "UP_TIMEOUT", 300, 1, 86400),
+            offline=_text(environment, "HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"),
         )
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+from deploy import gpu, nvidia
 from deploy.certificates import CA
 from deploy.entry import become, concrete, report, warn_of_insecurity
 from deploy.identity import key_path, wait_for_identity
@@ -56,6 +57,10 @@ def main() -> None:
     # Ten nodes with as many TensorFlow threads as cores each fight for them: each gets its share.
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, str(settings.threads))
+    share, why = nvidia.share(settings.gpus, settings.supernodes, partition_id)
+    os.environ.update(gpu.environment(share))
+    device = str(share) if share else "CPU"
+    print(f"bouquet: partition-id {partition_id} computes on: {device} ({why})", flush=True)
     become("deploy.serve", ["supernode", *command_line(settings, partition_id)])
 
 

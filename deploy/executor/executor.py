@@ -88,6 +88,7 @@ class Executor:
         self._wake_read, self._wake_write = os.pipe()
         self._on_failure: Callable[[str], None] = lambda reason: os._exit(70)
         self._on_ready: Callable[[bool], None] = lambda ready: None
+        self.on_task: Callable[[int | None], None] = lambda run_id: None
 
     # Life
 
@@ -161,6 +162,7 @@ class Executor:
             return not self._stopping
 
     def _give(self, task: Task, token: str) -> None:
+        self.on_task(task.run_id)
         with self._changed:
             worker = self._worker_for(task.run_id)
             worker.token, worker.message, worker.replied = token, None, False
@@ -237,6 +239,7 @@ class Executor:
                 worker.token = worker.message = None
                 worker.since = time.monotonic()
                 worker.retired = worker.retired or not message["done"]
+                self.on_task(None)  # before the next task can be given
                 self._changed.notify_all()
 
     def _hear_zygote(self) -> bool:
@@ -279,6 +282,8 @@ class Executor:
             except Exception as error:  # such as: the task was ended meanwhile
                 log(INFO, "[RUN %s] Nobody waits for the task any more: %s", worker.run_id, _line(error))
         with self._changed:
+            if worker.token:
+                self.on_task(None)
             worker.token = None
             self._changed.notify_all()
 

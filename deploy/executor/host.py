@@ -23,15 +23,18 @@ def supernode(
     on_ready: Callable[[bool], None] = lambda ready: None,
     on_online: Callable[[int], None] = lambda node_id: None,
     on_offline: Callable[[str], None] = lambda reason: None,
+    on_task: Callable[[int | None], None] = lambda run_id: None,
 ) -> None:
     """Run `flower-supernode` with `arguments`, which say where `api` listens, and its executor.
 
-    `on_ready` is called with whether the executor can work, `on_online` and `on_offline` as in `Node`.
+    `on_ready` is called with whether the executor can work, `on_online` and `on_offline` as in `Node`, `on_task` with
+    the run of the message that is worked on, and with None when it is done.
     Returns when Flower gives up on the SuperLink; ends with `SystemExit` when it is told to stop.
     """
     node = Node(on_online, on_offline)
     executor = Executor(TaskQueue(api, TaskType.CLIENT_APP, node.tasks), api, settings)
     node.on_run_ended = executor.end_run
+    executor.on_task = on_task
     sys.argv = ["flower-supernode", *arguments, "--isolation", "process"]
     _start(executor, on_ready)
     try:

@@ -21,6 +21,7 @@ supernode.py    `start_client_internal`: its `_init_connection` and what that yi
 tasks.py        the Runtime API's messages; `TASK_TOKEN_HEADER`; `run_clientapp.push_message`
 clientapp.py    `run_clientapp`: `pull_task_input`, `push_message`, `push_task_output`; `install_from_fab`;
                 `get_load_client_app_fn`; `RuntimeTokenClientInterceptor._token`
+nodes.py        the Control API's `ListNodes`: `online_until` is the last heartbeat and `HEARTBEAT_PATIENCE` intervals
 serverapp.py    `run_serverapp`: `GrpcGrid`, `start_log_uploader`, `flush_logs`; `grpc_grid.create_channel`
 ==============  =====================================================================================================
 """

@@ -72,6 +72,7 @@ class Bouquet:
             "RESULTS": str(self.folder / "results"),
             "COMPOSE_PROJECT_NAME": f"bouquet-test-{os.getpid()}",
             "HF_HUB_OFFLINE": "1",
+            "GPUS": "none",
             "UP_TIMEOUT": "600",  # a busy machine is no failure
             **self.environment,
         }

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.model import Images, Labels, Learner, Weights, build_model, device, learner
+from app import model
+from app.model import Images, Labels, Learner, Weights, build_model, learner
 
 ROOT = Path(__file__).parents[3]
 SEED = [42, 1, 3]
@@ -109,5 +110,18 @@ def test_graphs_are_traced_once_per_process() -> None:
     assert traced.traces == (1, 1)
 
 
-def test_the_device_is_named() -> None:
-    assert device()
+def test_the_limit_of_a_gpu_is_set_before_the_first_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(model, "device", lambda: order.append("device"))
+    monkeypatch.setattr(model, "Learner", lambda: order.append("Learner"))
+    learner.__wrapped__()
+    assert order == ["device", "Learner"]
+
+
+def test_importing_keras_leaves_the_gpus_to_the_processes_that_are_forked() -> None:
+    # A process that has initialised CUDA cannot be forked: the zygote (deploy/executor) imports Keras, no more.
+    code = (
+        "import keras, flwr_datasets; from tensorflow.python.eager import context as c; "
+        "assert c._context is None or not c._context._initialized and c._context._physical_devices is None"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,10 @@
 """What the Compose file, the Dockerfiles and `.env.example` promise; that they agree with each other and the code."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,10 +23,11 @@ ONE_SHOTS = ("certificates", "setup")
 INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
+    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"),
 }
 """What the fleets set for their own processes: no setting of the user's."""
 
-OPTIONAL = ("DATASET", "BASE_IMAGE", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES")
+OPTIONAL = ("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES")
 """Documented as not set; the Compose file names what stands in for them."""
 
 
@@ -169,15 +174,72 @@ def test_every_volume_is_mounted_where_the_user_may_write(compose: dict[str, Any
     assert set(targets) <= set(made.split())
 
 
+# -- deploy/compose/gpu.yml
+
+OVERLAY = "deploy/compose/gpu.yml"
+
+
+def merged(**settings: str) -> dict[str, Any]:
+    """Return the services as Compose merges them; it needs no daemon for that."""
+    if shutil.which("docker") is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no docker command, and CI must test the overlay")
+        pytest.skip("there is no docker command")
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    asked = subprocess.run(
+        ["docker", "compose", "-f", "docker-compose.yml", "-f", OVERLAY, "config", "--format", "json"],
+        cwd=PROJECT,
+        env=environment | settings,
+        capture_output=True,
+        text=True,
+    )
+    assert asked.returncode == 0, asked.stderr
+    loaded: dict[str, Any] = json.loads(asked.stdout)
+    services: dict[str, Any] = loaded["services"]
+    return services
+
+
+@pytest.fixture(scope="module")
+def with_gpus() -> dict[str, Any]:
+    return merged(GPUS="0:24GiB", SUPERNODES="7")
+
+
+def test_every_replica_reserves_all_gpus_and_the_superlink_none(with_gpus: dict[str, Any]) -> None:
+    [device] = with_gpus["supernode"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"]) == ("nvidia", -1)  # all
+    assert set(device["capabilities"]) == {"gpu", "compute", "utility"}
+    assert "devices" not in with_gpus["superlink"].get("deploy", {}).get("resources", {}).get("reservations", {})
+
+
+def test_every_replica_has_the_same_word_on_gpus_from_which_it_works_out_its_share(with_gpus: dict[str, Any]) -> None:
+    environment = with_gpus["supernode"]["environment"]
+    assert (environment["GPUS"], environment["GPU_MEMORY"]) == ("0:24GiB", "1/7")
+
+
+def test_a_size_given_by_hand_stays_when_the_fleet_grows() -> None:
+    environments = [
+        merged(GPU_MEMORY="2GiB", SUPERNODES=count)["supernode"]["environment"]["GPU_MEMORY"] for count in ("7", "14")
+    ]
+    assert environments == ["2GiB", "2GiB"]
+
+
+def test_with_gpus_both_images_are_built_with_cuda_and_all_else_is_as_without(with_gpus: dict[str, Any]) -> None:
+    assert {with_gpus[role]["build"]["args"]["TENSORFLOW"] for role in ("superlink", "supernode")} == {"cuda"}
+    assert with_gpus["supernode"]["read_only"] is True
+    assert with_gpus["supernode"]["cap_drop"] == ["ALL"]
+    assert with_gpus["supernode"]["deploy"]["replicas"] == 7
+
+
 # -- .env.example
 
 
 def test_every_setting_of_the_compose_file_is_documented_with_the_same_default(compose: dict[str, Any]) -> None:
     defaults = documented(active_only=True)
-    for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", uncommented("docker-compose.yml")):
+    text_of_both = uncommented("docker-compose.yml") + uncommented(OVERLAY)
+    for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text_of_both):
         if name not in OPTIONAL:
             assert defaults[name] == default, name
-    for name in re.findall(r"\$\{([A-Z_]+)", uncommented("docker-compose.yml")):
+    for name in re.findall(r"\$\{([A-Z_]+)", text_of_both):
         assert name in documented()
     for service in compose["services"].values():
         for name, value in service.get("environment", {}).items():

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from deploy.connection import write_connection
-from deploy.errors import SettingError
+from deploy.connection import read_connection, write_connection
+from deploy.errors import FleetError, SettingError
 
 
 def test_a_new_file_gets_the_connection_and_keeps_flowers_own_default(tmp_path: Path) -> None:
@@ -64,3 +64,22 @@ def test_with_a_certificate_the_connection_points_at_a_copy_beside_it(
     assert connection.insecure is False
     write_connection("127.0.0.1:9093", tmp_path)
     assert read_superlink_connection("local-deployment").insecure is True
+
+
+def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+    write_connection("127.0.0.1:9093", tmp_path)
+    assert read_connection(tmp_path) == ("127.0.0.1:9093", None)
+
+
+def test_the_ca_of_a_connection_with_tls_is_found(tmp_path: Path) -> None:
+    text = '[superlink.local-deployment]\naddress = "127.0.0.1:9093"\nroot-certificates = "/ca.crt"\n'
+    (tmp_path / "config.toml").write_text(text)
+    assert read_connection(tmp_path) == ("127.0.0.1:9093", Path("/ca.crt"))
+
+
+@pytest.mark.parametrize("text", [None, "", "[superlink\n", "superlink = 1\n", "[superlink]\nlocal-deployment = 1\n"])
+def test_without_a_connection_the_mend_is_said(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(FleetError, match="no connection `local-deployment`; write it: make connection"):
+        read_connection(tmp_path)

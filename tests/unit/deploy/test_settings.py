@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import SettingError
-from deploy.settings import HostSettings, SuperLinkSettings, SuperNodeSettings, share_of_cores
+from deploy.settings import GpuSettings, HostSettings, SuperLinkSettings, SuperNodeSettings, share_of_cores
 
 
 def test_an_empty_environment_gives_ten_supernodes_and_the_default_ports() -> None:
@@ -118,3 +118,23 @@ def test_tls_and_keys_are_the_default() -> None:
 def test_what_concerns_security_is_checked_before_anything_starts(name: str, value: str, problem: str) -> None:
     with pytest.raises(SettingError, match=f"{name}={value}: {problem}"):
         HostSettings.read({name: value})
+
+
+def test_gpus_are_what_there_is_unless_a_list_or_none_is_given() -> None:
+    assert GpuSettings.read({}).devices is None
+    assert GpuSettings.read({"GPUS": "auto"}).devices is None
+    assert GpuSettings.read({"GPUS": "none"}).devices == ()
+    assert [device.id for device in GpuSettings.read({"GPUS": "0:24GiB,1:24GiB"}).devices or ()] == ["0", "1"]
+
+
+def test_an_impossible_share_of_gpu_memory_is_refused() -> None:
+    assert GpuSettings.read({"GPU_MEMORY": "1.5GiB"}).memory_mib == 1536
+    assert GpuSettings.read({"GPU_MEMORY": "1/20"}).nodes == 20
+    for value in ("much", "0MiB", "2", "1/0", "2/3"):
+        with pytest.raises(SettingError, match=f"GPU_MEMORY={value}: "):
+            GpuSettings.read({"GPU_MEMORY": value})
+
+
+def test_a_nodes_own_gpu_is_a_device_without_a_size() -> None:
+    with pytest.raises(SettingError, match="GPU=1:4GiB: a device only; say how much of it by GPU_MEMORY"):
+        GpuSettings.read({"GPU": "1:4GiB"})

@@ -202,6 +202,8 @@ def _named(annotation: Any) -> str:
         ("control_pb2.RegisterNodeRequest", {"public_key"}, "control.py: ControlApi"),
         ("node_pb2.NodeInfo", {"public_key", "node_id", "status"}, "control.py: ControlApi"),
         ("task_pb2.Task", {"task_id", "type", "run_id"}, "tasks.py: TaskQueue"),
+        ("control_pb2.ListNodesResponse", {"nodes_info"}, "nodes.py: list_nodes"),
+        ("node_pb2.NodeInfo", {"node_id", "status", "online_until", "heartbeat_interval"}, "nodes.py: list_nodes"),
     ],
 )
 def test_a_protocol_message_has_the_fields_we_use(message: str, fields: set[str], piece: str) -> None:
@@ -343,3 +345,14 @@ def test_the_lifespan_says_when_all_apis_serve() -> None:
     text = inspect.getsource(find("flwr.superlink.cli.flower_superlink.SuperLinkLifespan").startup)
     apis = [text.index(f"self._start_{api}_api()") for api in ("control", "runtime", "fleet")]
     assert apis == sorted(apis), "SuperLinkLifespan.startup has changed: mend superlink.py: run_superlink"
+
+
+@pytest.mark.parametrize("state", ["sql_linkstate.SqlLinkState", "in_memory_linkstate.InMemoryLinkState"])
+def test_a_node_is_online_until_its_heartbeats_are_missing_for_the_patience(state: str) -> None:
+    heartbeat = source(f"flwr.server.superlink.linkstate.{state}.acknowledge_node_heartbeat")
+    assert "HEARTBEAT_PATIENCE * heartbeat_interval" in heartbeat, "mend nodes.py: _last_heartbeat"
+
+
+def test_the_stock_supernodes_log_has_its_node_id_where_we_look_for_it() -> None:
+    client = source("flwr.supernode.start_client_internal.start_client_internal")
+    assert 'log(INFO, "SuperNode ID: %s", node_id)' in client
