@@ -15,6 +15,7 @@ import grpc
 from flwr.proto import message_pb2, runtime_pb2
 from flwr.supercore.exit import add_exit_handler
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.retry import exponential
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.servicer.runtime.runtime_servicer import SuperNodeRuntimeServicer
@@ -26,6 +27,8 @@ from .waiting import Bell, HoldClientInterceptor, Listener, hold_asked, holding,
 TASK_HOLD = 20.0  # seconds: PullPendingTasks with no task
 RUN_HOLD = 20.0  # seconds: our SuperLink's answer to "is the run still running?"
 RUN_PACE = 5.0  # seconds: the same question put to a stock SuperLink
+BEAT_PAUSE = 3  # seconds at most between a heartbeat that failed and the next
+UNANSWERED = 45.0  # seconds without an answered heartbeat: two of them, 15 s before the SuperLink gives the node up
 HELD = 1.0  # seconds: an empty answer that took longer was held
 
 TASKS, REPLIES = "tasks", "replies"
@@ -144,21 +147,26 @@ class Heartbeat(HeartbeatSender):
     """Tells whether the SuperLink counts the node as online, and outlives an error of the SuperLink.
 
     Flower's own thread ends for good at the first answer that is neither success nor 'unavailable', such as
-    INTERNAL from a full disk: the node would look healthy and be offline until restarted.
+    INTERNAL from a full disk: the node would look healthy and be offline until restarted. And it says nothing while
+    it repeats a heartbeat that is not answered, up to 20 s apart.
     """
 
     node: ClassVar[Node]
 
     def __init__(self, heartbeat_fn: Callable[[], bool]) -> None:
         super().__init__(lambda: self._beat(heartbeat_fn))
+        self._retry_invoker.wait_gen_factory = lambda: exponential(max_delay=BEAT_PAUSE)
+        self._answered = time.monotonic()
 
     def _beat(self, heartbeat_fn: Callable[[], bool]) -> bool:
         try:
             if heartbeat_fn():
+                self._answered = time.monotonic()
                 if self.node.node_id:  # the first heartbeat is ahead of it
                     self.node.on_online(self.node.node_id)
                 return True
-            self.node.on_offline("the SuperLink does not answer heartbeats")
+            if time.monotonic() - self._answered > UNANSWERED:
+                self.node.on_offline("the SuperLink does not answer heartbeats")
         except grpc.RpcError as error:
             self.node.on_offline(f"heartbeat failed: {error.code().name}: {error.details()}")
         except RuntimeError as error:
@@ -180,6 +188,13 @@ def install(node: Node) -> None:
         return without_watch(stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options))
 
     stock_create_channel = replace("flwr.client.grpc_rere_client.connection", "create_channel", create_channel)
+
+    def wrap_stub(stub: Any, retry_invoker: Any) -> None:
+        beat = stub.SendNodeHeartbeat  # Heartbeat repeats it
+        stock_wrap_stub(stub, retry_invoker)
+        stub.SendNodeHeartbeat = beat
+
+    stock_wrap_stub = replace("flwr.client.grpc_rere_client.connection", "wrap_stub", wrap_stub)
 
     @contextmanager
     def init_connection(*args: Any, **options: Any) -> Iterator[tuple[Any, ...]]:
