@@ -16,6 +16,9 @@ from deploy.settings import PROJECT, HostSettings
 
 RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
 LEASES_IN_CONTAINER = "/var/lib/bouquet/leases"
+CERTIFICATE_IN_CONTAINER = "/var/lib/bouquet/server/ca.crt"
+MEMBERS = ("superlink", "supernode")
+"""The roles that stay; the one-shots beside them are done when these are healthy."""
 
 
 class ComposeFleet:
@@ -25,6 +28,10 @@ class ComposeFleet:
         self._settings = settings
         if settings.dataset is not None:
             os.environ["DATASET"] = str(settings.dataset)
+        if settings.certificates.own is not None:
+            os.environ["CERTIFICATES"] = str(settings.certificates.own)
+        if settings.hub_token is not None:
+            os.environ["HF_TOKEN_FILE"] = str(settings.hub_token)
         self._docker = DockerClient(compose_files=[PROJECT / "docker-compose.yml"])
 
     def prepare(self) -> Iterator[str]:
@@ -55,7 +62,7 @@ class ComposeFleet:
 
     def members(self) -> list[Member]:
         """Return the project's containers."""
-        containers = self._docker.compose.ps(all=True)
+        containers = [c for c in self._docker.compose.ps(all=True) if _role(c) in MEMBERS]
         partition_ids = self._partition_ids(containers)
         members = [_member(container, partition_ids.get(container.id)) for container in containers]
         return sorted(members, key=lambda member: (member.role, member.partition_id is None, member.partition_id or 0))
@@ -65,6 +72,17 @@ class ComposeFleet:
         with contextlib.suppress(KeyboardInterrupt):
             for _, line in self._docker.compose.logs(follow=follow, stream=True, tail="100"):
                 print(line.decode(errors="replace"), end="")
+
+    def root_certificate(self) -> bytes | None:
+        """Return the CA's certificate, out of the SuperLink's volume."""
+        if self._settings.insecure:
+            return None
+        superlinks = self._docker.compose.ps(["superlink"])
+        if not superlinks:
+            raise FleetError("the SuperLink's container is not running", "start the fleet: make up")
+        with tempfile.TemporaryDirectory() as scratch:
+            self._docker.container.copy((superlinks[0], CERTIFICATE_IN_CONTAINER), scratch)
+            return (Path(scratch) / "ca.crt").read_bytes()
 
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
         """Copy results out of the SuperLink's volume: whoever copies owns them, whatever uid wrote them."""
@@ -104,8 +122,13 @@ class ComposeFleet:
 
     def _raise_unhealthy(self, error: DockerException | None) -> None:
         bad = [member for member in self.members() if not member.healthy]
+        bad += [
+            _member(container, None)
+            for container in self._docker.compose.ps(all=True)
+            if _role(container) not in MEMBERS and container.state.exit_code
+        ]
         names = [f"{member.name} ({member.state})" for member in bad] or ["no container was started"]
-        tails = [f"--- {m.name}\n{self._docker.container.logs(m.name, tail=TAIL)}" for m in bad[:3]]
+        tails = [f"--- {m.name}\n{self._docker.container.logs(m.name, tail=TAIL)}" for m in bad[-3:]]
         raise FleetError(
             f"SUPERNODES={self._settings.supernodes}: the fleet is not healthy: {', '.join(names)}\n"
             + "\n".join(tails),

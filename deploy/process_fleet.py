@@ -13,12 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from deploy.certificates import CA, ensure
 from deploy.errors import FleetError
 from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
 from deploy.probe import is_ready
-from deploy.settings import PROJECT, HostSettings
+from deploy.settings import PROJECT, Directories, HostSettings
 from deploy.supervisor import Child, write_plan
 
 SAMPLE = PROJECT / "data" / "cifar10-sample"
@@ -39,6 +41,10 @@ class ProcessFleet:
     def up(self) -> None:
         """Start the fleet, or start it anew where its plan has changed; wait until all are healthy."""
         children = self._children()
+        if not self._settings.insecure:
+            # No secret of the fleet is in its plan or environment: files, and their folders.
+            self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            ensure(replace(self._settings.certificates, directories=self._directories()))
         plan = self._home / "plan.json"
         fresh = self._home / "plan.json.new"
         self._home.mkdir(parents=True, exist_ok=True)
@@ -48,7 +54,10 @@ class ProcessFleet:
         if self._supervisor() is None or not unchanged:
             self.down()
             self._start(plan, children)
-        self._wait_until_healthy()
+        deadline = time.monotonic() + self._settings.up_timeout
+        if not self._settings.insecure:
+            self._enrol(deadline)
+        self._wait_until_healthy(deadline)
 
     def down(self, *, volumes: bool = False) -> None:
         """Stop the supervisor and with it every member; with `volumes` remove what they kept, too."""
@@ -85,11 +94,26 @@ class ProcessFleet:
         with contextlib.suppress(KeyboardInterrupt):
             subprocess.run(["tail", "-n", "100", *(["-F"] if follow else []), *map(str, logs)], check=False)
 
+    def root_certificate(self) -> bytes | None:
+        """Return the CA's certificate."""
+        return None if self._settings.insecure else _read(self._directories().identities / CA)
+
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
         """Nothing to do: the ServerApp runs as the user, and writes to `destination` itself."""
 
+    def _directories(self) -> Directories:
+        home = self._home
+        return Directories(
+            run=home / "run",
+            state=home / "state",
+            leases=home / "leases",
+            authority=home / "authority",
+            server=home / "server",
+            identities=home / "identities",
+        )
+
     def _children(self) -> list[Child]:
-        settings = self._settings
+        settings, directories = self._settings, self._directories()
         # On top of the environment of whoever started the fleet.
         shared = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -100,16 +124,22 @@ class ProcessFleet:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "SUPERNODES": str(settings.supernodes),
             "BOUQUET_SUPERNODES": str(settings.supernodes),
-            "BOUQUET_STATE_DIR": str(self._home / "state"),
-            "BOUQUET_LEASE_DIR": str(self._home / "leases"),
+            "BOUQUET_STATE_DIR": str(directories.state),
+            "BOUQUET_LEASE_DIR": str(directories.leases),
+            "BOUQUET_SERVER_DIR": str(directories.server),
+            "BOUQUET_IDENTITY_DIR": str(directories.identities),
+            "INSECURE": str(int(settings.insecure)),
             "BOUQUET_CACHE_DIR": str(self._home / "cache"),
             "BOUQUET_RESULTS_DIR": str(settings.results.resolve()),
             "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
         }
         if settings.dataset:
             shared["BOUQUET_DATASET"] = str(settings.dataset)
+        if settings.hub_token:
+            shared["HF_TOKEN_PATH"] = str(settings.hub_token)
+        local = settings.fleet_bind.startswith("127.")
         superlink = {
-            "FLEET_ADDRESS": f"127.0.0.1:{settings.fleet_port}",
+            "FLEET_ADDRESS": f"{'127.0.0.1' if local else '0.0.0.0'}:{settings.fleet_port}",  # noqa: S104
             "CONTROL_ADDRESS": f"127.0.0.1:{settings.control_port}",
             "RUNTIME_ADDRESS": "127.0.0.1:0",
         }
@@ -169,8 +199,20 @@ class ProcessFleet:
             os.close(lock)
         return None
 
-    def _wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + self._settings.up_timeout
+    def _enrol(self, deadline: float) -> None:
+        """Enrol the SuperNodes, as the service `setup` does: they wait for it, and it waits for the SuperLink."""
+        # Imported only here: it is Flower, which other commands need not load.
+        from deploy.flower.control import ControlApi  # noqa: PLC0415
+        from deploy.setup import enrol  # noqa: PLC0415
+
+        while not any(member.role == "superlink" and member.healthy for member in self.members()):
+            if time.monotonic() > deadline or self._supervisor() is None:
+                return  # what is wrong, the wait for the rest tells
+            time.sleep(0.1)
+        with ControlApi(f"127.0.0.1:{self._settings.control_port}", self.root_certificate()) as api:
+            enrol(api, self._directories().identities, range(self._settings.supernodes))
+
+    def _wait_until_healthy(self, deadline: float) -> None:
         while not expected(members := self.members(), self._settings.supernodes):
             if time.monotonic() > deadline or not members:
                 missing = [member.name for member in members if not member.healthy] or ["supervisor"]
@@ -188,3 +230,10 @@ class ProcessFleet:
             if log.exists():
                 yield f"--- {log}"
                 yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+
+
+def _read(certificate: Path) -> bytes:
+    try:
+        return certificate.read_bytes()
+    except FileNotFoundError:
+        raise FleetError("the fleet has no certificates yet", "start it: make up") from None

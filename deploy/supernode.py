@@ -2,7 +2,9 @@
 
 import os
 
-from deploy.entry import become, concrete, report
+from deploy.certificates import CA
+from deploy.entry import become, concrete, report, warn_of_insecurity
+from deploy.identity import key_path, wait_for_identity
 from deploy.partition import take_partition
 from deploy.settings import SuperNodeSettings
 
@@ -20,7 +22,7 @@ def node_config(settings: SuperNodeSettings, partition_id: int) -> str:
 def command_line(settings: SuperNodeSettings, partition_id: int) -> list[str]:
     """Return the arguments of `flower-supernode`."""
     return [
-        "--insecure",
+        *security(settings, partition_id),
         "--superlink",
         settings.superlink,
         "--max-wait-time",
@@ -32,10 +34,25 @@ def command_line(settings: SuperNodeSettings, partition_id: int) -> list[str]:
     ]
 
 
+def security(settings: SuperNodeSettings, partition_id: int) -> list[str]:
+    """Return the arguments for TLS and the key that goes with the partition, or for neither."""
+    if settings.insecure:
+        return ["--insecure"]
+    identities = settings.directories.identities
+    return [
+        *("--root-certificates", str(identities / CA)),
+        *("--auth-supernode-private-key", str(key_path(identities, partition_id))),
+    ]
+
+
 def main() -> None:
     """Check the settings, take a partition, and become the process that runs `flower-supernode`."""
     settings = SuperNodeSettings.read()
     partition_id = take_partition(settings.directories.leases, settings.supernodes, settings.partition_id)
+    if settings.insecure:
+        warn_of_insecurity()
+    else:
+        wait_for_identity(settings.directories.identities, partition_id, settings.superlink_max_wait)
     # Ten nodes with as many TensorFlow threads as cores each fight for them: each gets its share.
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, str(settings.threads))

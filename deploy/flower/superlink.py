@@ -29,7 +29,7 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, flower_superl
 from flwr.superlink.servicer.control.control_servicer import ControlServicer
 from flwr.superlink.servicer.runtime.runtime_servicer import SuperLinkRuntimeServicer
 
-from . import database, signatures
+from . import database, refusal, signatures
 from .patching import check_version, replace
 from .presence import Presence
 from .spool import Spool
@@ -380,6 +380,7 @@ def install(board: Switchboard, spool: Spool) -> None:
         servicer.board = board
     database.install(spool)
     signatures.verify_once()
+    refusal.install()
     replace("flwr.superlink.cli.flower_superlink", "FleetServicer", Fleet)
     replace("flwr.superlink.servicer.runtime.runtime_grpc", "SuperLinkRuntimeServicer", Runtime)
     replace("flwr.superlink.servicer.control.control_grpc", "ControlServicer", Control)
