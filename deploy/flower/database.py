@@ -12,6 +12,7 @@ files of a spool (docs/decisions/0010-superlink-restarted-in-place.md).
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -34,6 +35,7 @@ from flwr.superlink.federation import FederationManager
 from .patching import replace
 from .spool import Spool
 
+MOST_GIVEN = 3  # times that a message is given again
 FRESH = 1.0  # seconds for which an answer of the database holds, unless it is changed through here before
 
 # Methods of Flower's in-memory state, which ask no more of it than `LinkState` sets up below.
@@ -134,6 +136,7 @@ class LinkState(SqlLinkState):
         self._traffic_due = 0.0
         self._traffic_lock = threading.Lock()
         self._cleaned = 0.0
+        self._given: Counter[str] = Counter()  # how often a message was given again
         self._answered: dict[str, str] = {}  # reply that was given to the ServerApp, not confirmed yet -> its message
         if isinstance(object_store, Objects):
             object_store.on_root_deleted = self._root_deleted
@@ -254,6 +257,7 @@ class LinkState(SqlLinkState):
         """As Flower's."""
         with self.lock:
             for message_id in message_ins_ids:
+                self._given.pop(message_id, None)
                 reply_id = self.message_ins_id_to_message_res_id.get(message_id)
                 if reply_id is not None and reply_id in self.object_store:
                     self._answered[reply_id] = message_id
@@ -281,11 +285,15 @@ class LinkState(SqlLinkState):
             ]
 
     def give_again(self, message_id: str) -> bool:
-        """Have a message given once more, if its content is still here: if the node never confirmed it."""
+        """Have a message given once more, if its content is still here: if the node never confirmed it.
+
+        Not without end: a node may have a reason to fail with it each time.
+        """
         with self.lock:
             message = self.message_ins_store.get(message_id)
-            if message is None or not self._is_complete(message_id):
+            if message is None or not self._is_complete(message_id) or self._given[message_id] == MOST_GIVEN:
                 return False
+            self._given[message_id] += 1
             message.metadata.delivered_at = ""
             self.spool.remove("delivered", message_id)
             return True

@@ -227,19 +227,21 @@ class Fleet(FleetServicer):
             if state.give_again(message_id):
                 mail.announce(_node(node_id), message_id, ())
                 continue
-            reason = f"SuperNode {node_id} was restarted, or lost its connection, while it worked on the message."
-            log(WARNING, "[RUN %s] %s", run_id, reason)
             state.drop_reply(message_id)
+            reason = f"SuperNode {node_id} was restarted, or lost its connection, while it worked on the message."
             reply = Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
             reply.metadata.__dict__["_message_id"] = reply.object_id
             objects, tree, key = get_all_nested_objects(reply), get_object_tree(reply), _replies(run_id)
             with mail.expecting([(key, message_id)]):
                 session_id = state.start_session(run_id)
                 stored, _ = state.store_message_and_object_tree(reply, tree, session_id)
-                if stored:
-                    for object_id, content in objects.items():
-                        state.store_object(run_id, session_id, object_id, content.deflate())
-                    mail.announce(key, message_id, ())
+                if not stored:  # the run has ended
+                    state.delete_messages({message_id})
+                    continue
+                for object_id, content in objects.items():
+                    state.store_object(run_id, session_id, object_id, content.deflate())
+                mail.announce(key, message_id, ())
+            log(WARNING, "[RUN %s] %s", run_id, reason)
 
 
 class Runtime(SuperLinkRuntimeServicer):

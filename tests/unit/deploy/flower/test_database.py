@@ -18,7 +18,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.superlink.federation import NoOpFederationManager
 
-from deploy.flower.database import MESSAGES, OBJECTS, LinkState, Memo, Objects
+from deploy.flower.database import MESSAGES, MOST_GIVEN, OBJECTS, LinkState, Memo, Objects
 from deploy.flower.spool import Spool
 
 
@@ -188,6 +188,16 @@ def test_a_message_that_was_given_to_a_node_and_not_confirmed_is_given_again(tra
     assert [lost.metadata.message_id for lost in traffic.state.unanswered(traffic.node_id)] == [message.object_id]
     assert traffic.state.give_again(message.object_id)
     assert traffic.pull() == [message.object_id]
+
+
+def test_a_message_that_a_node_never_manages_to_take_is_not_given_for_ever(traffic: Traffic) -> None:
+    message = traffic.send()
+    assert traffic.pull() == [message.object_id]
+    times = 0
+    while traffic.state.give_again(message.object_id):
+        times += 1
+        assert traffic.pull() == [message.object_id]
+    assert times == MOST_GIVEN
 
 
 def test_a_message_that_a_node_has_confirmed_cannot_be_given_again(traffic: Traffic) -> None:
