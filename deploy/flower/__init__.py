@@ -18,7 +18,8 @@ refusal.py      `NodeAuthServerInterceptor`, under that name in `flower_superlin
                 node that may not register or activate; that an abort leaves its code in the context
 control.py      the Control API's `ListNodes` and `RegisterNode`; that a key already known is refused as 'in use'
 supernode.py    `start_client_internal`: its `_init_connection` and what that yields, its sleeps (3 s after an empty
-                pull, 0.5 s for a reply); that a message is confirmed once all its objects are stored;
+                pull, 0.5 s for a reply), its `_push_messages`; that a message is confirmed once all its objects are
+                stored;
                 `grpc_rere_client.connection`: `create_channel`, `wrap_stub`, `HeartbeatSender` and its retries
 tasks.py        the Runtime API's messages; `TASK_TOKEN_HEADER`; `run_clientapp.push_message`
 clientapp.py    `run_clientapp`: `pull_task_input`, `push_message`, `push_task_output`; `install_from_fab`;

@@ -2,7 +2,8 @@
 
 A SuperNode of ours always has a call at the SuperLink that is held: for a message, or for the end of the run that it
 works for. When its process ends, the kernel closes its connection, and gRPC says that the call's caller has left.
-A node that merely lost its connection calls again within seconds; one that has not within `GRACE` has gone.
+A node that merely lost its connection notices with its next heartbeat, and calls again; one that has not within
+`GRACE` has gone.
 
 A process that was cut off from the network leaves its calls behind as if it were there. So when another one shows the
 same key, the calls are answered, and whoever is alive calls again.
@@ -17,7 +18,7 @@ import grpc
 
 from .waiting import Bell
 
-GRACE = 10.0  # seconds from a lost connection to the verdict; a container that restarts takes less
+GRACE = 30.0  # seconds from a lost connection to the verdict: 22 to the next heartbeat, 6 for TCP to give up
 CHALLENGE = 4.0  # seconds in which who is alive calls again; the longest pause between two pulls is 3
 
 

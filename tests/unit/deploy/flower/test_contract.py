@@ -111,6 +111,12 @@ def test_a_name_that_is_gone_is_reported_with_its_module() -> None:
             "supernode.py: install, init_connection",
         ),
         (
+            "flwr.supernode.start_client_internal",
+            "_push_messages",
+            "start_client_internal",
+            "supernode.py: install, push_messages",
+        ),
+        (
             "flwr.server.superlink.linkstate.linkstate_factory",
             "SqlLinkState",
             "LinkStateFactory.state",
@@ -244,6 +250,11 @@ def test_a_protocol_message_has_the_fields_we_use(message: str, fields: set[str]
         (f"{IN_MEMORY_OBJECTS}.put", ["self", "object_id", "object_content"], "database.py: Objects"),
         (f"{IN_MEMORY_OBJECTS}.get", ["self", "object_id"], "database.py: Objects"),
         (f"{IN_MEMORY_OBJECTS}.delete", ["self", "object_id"], "database.py: Objects"),
+        (
+            "flwr.supernode.start_client_internal._push_messages",
+            ["state", "object_store", "send", "push_object"],
+            "supernode.py: Node.push_replies",
+        ),
         ("flwr.supercore.heartbeat.HeartbeatSender.__init__", ["self", "heartbeat_fn"], "supernode.py: Heartbeat"),
     ],
 )
@@ -263,8 +274,10 @@ def test_a_function_takes_the_parameters_we_give(function: str, parameters: list
         ),
         (
             "flwr.supernode.start_client_internal.start_client_internal",
-            "_push_messages(\n                state=state,\n",
-            "that a node asks for a message only when it has none in hand: mend superlink.py: Fleet.PullMessages",
+            "_push_messages(\n                state=state,\n"
+            "                object_store=store,\n                send=send,\n",
+            "that a node asks for a message only when it has none in hand: mend supernode.py: Node.push_replies, "
+            "superlink.py: Fleet.PullMessages",
         ),
         (
             f"{IN_MEMORY_OBJECTS}.delete",
