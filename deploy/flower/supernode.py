@@ -89,9 +89,7 @@ class Node:
         self.receiving = False
         self.bell.ring(TASKS)
 
-    def push_replies(
-        self, push: Callable[..., None], state: Any, object_store: Any, send: Any, push_object: Any
-    ) -> None:
+    def push_replies(self, push: Callable[..., None], *, state: Any, object_store: Any, send: Any, **rest: Any) -> None:
         """Push the reply to the message that has come last, and nothing else.
 
         Flower forgets a reply that the SuperLink refuses, while the ClientApp may still be handing over its objects.
