@@ -69,8 +69,11 @@ def replies(fleet: Bouquet, run: str) -> list[dict[str, Any]]:
 
 def rows(fleet: Bouquet) -> dict[str, dict[str, Any]]:
     """What the SuperLink says of each run; nothing while it is away."""
-    listed = flwr(fleet, "ls", CONNECTION, "--format", "json")
-    return {row["run-id"]: row for row in json.loads(listed.stdout)["runs"]} if listed.returncode == 0 else {}
+    try:
+        listed = json.loads(flwr(fleet, "ls", CONNECTION, "--format", "json").stdout)["runs"]
+    except (ValueError, LookupError):  # `flwr` says that nobody answers, in a way of its own
+        return {}
+    return {row["run-id"]: row for row in listed}
 
 
 def end(fleet: Bouquet, run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
