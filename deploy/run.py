@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from deploy.settings import PROJECT
 
 FLWR = Path(sys.executable).parent / "flwr"
 STARTED = re.compile(r"Successfully started run (\d+)")
+PATIENCE = 120.0  # seconds for a SuperLink that does not answer to be back
 # Neither has a place in a run's log.
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
@@ -42,16 +45,41 @@ def submit(run_config: str) -> Outcome:
     command = [str(FLWR), "run", ".", NAME, "--stream"]
     if run_config:
         command += ["--run-config", run_config]
-    run_id = None
-    with subprocess.Popen(command, cwd=PROJECT, env=os.environ | QUIET, stdout=subprocess.PIPE, text=True) as flwr:
-        for line in flwr.stdout or ():
-            print(line, end="", flush=True)
-            if match := STARTED.search(line):
-                run_id = match[1]
+    run_id, shown = None, 0
+    for line in _lines(command):
+        print(line, end="", flush=True)
+        shown += run_id is not None
+        if match := STARTED.search(line):
+            run_id = match[1]
     if run_id is None:
         setting = f"RUN_CONFIG={run_config}" if run_config else "flwr run"
         raise RunError(f"{setting}: the run was not taken (see above)", "mend what flwr says, and run it again")
-    return outcome(run_id)
+    return _end(run_id, shown)
+
+
+def _lines(command: list[str]) -> Iterator[str]:
+    with subprocess.Popen(command, cwd=PROJECT, env=os.environ | QUIET, stdout=subprocess.PIPE, text=True) as flwr:
+        yield from flwr.stdout or ()
+
+
+def _end(run_id: str, shown: int) -> Outcome:
+    """Return how a run ended; where its log broke off, as when the SuperLink is started anew, show the rest first."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            ended = outcome(run_id)
+            if ended.status.startswith("finished"):
+                return ended
+            print(f"bouquet: the log of run {run_id} has broken off; the run goes on", flush=True)
+            for number, line in enumerate(_lines([str(FLWR), "log", run_id, NAME, "--stream"])):
+                if number > shown:  # the first line is about the connection
+                    print(line, end="", flush=True)
+                    shown += 1
+                    deadline = time.monotonic() + PATIENCE
+        except RunError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def outcome(run_id: str) -> Outcome:

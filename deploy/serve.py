@@ -1,9 +1,10 @@
-"""The process that an entry point becomes: Flower's SuperLink or SuperNode with its executor, ready or not.
+"""The process that an entry point becomes: Flower's SuperNode with its executor, or a SuperLink's, ready or not.
 
 python -m deploy.serve superlink|supernode <arguments of flower-superlink|flower-supernode>
 """
 
 import shlex
+import shutil
 import sys
 import threading
 from collections.abc import Sequence
@@ -56,7 +57,9 @@ def superlink(arguments: Sequence[str], settings: ServeSettings, executor: Execu
         return
     health = Health(readiness)
     api = _runtime_api("superlink", arguments)
-    host.superlink(arguments, api, executor, on_ready=health.executor, on_serving=health.flower)
+    spool = settings.run / "spool"
+    shutil.rmtree(spool, ignore_errors=True)  # of runs whose ServerApps are gone
+    host.superlink(arguments, api, executor, spool, on_ready=health.executor, on_serving=health.flower)
 
 
 def supernode(arguments: Sequence[str], settings: ServeSettings, executor: ExecutorSettings) -> None:

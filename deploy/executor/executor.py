@@ -1,7 +1,8 @@
 """The executor: claims Flower's tasks and has them worked on by warm processes.
 
-It takes the place of Flower's SuperExec and lives in two threads of the Flower process whose tasks it works on,
-so that neither can be there without the other. What runs apps are processes of their own: forks of the zygote.
+It takes the place of Flower's SuperExec and lives in two threads: of the SuperNode's process whose tasks it works on,
+or of the process that keeps the SuperLink running, so that neither can be there without the other. What runs apps are
+processes of their own: forks of the zygote.
 """
 
 import os
@@ -106,19 +107,29 @@ class Executor:
         for work in (self._supervise, self._dispatch):
             threading.Thread(target=self._guard, args=(work,), name=f"executor{work.__name__}", daemon=True).start()
 
-    def stop(self) -> None:
-        """End all processes: takes a second at most."""
+    def stop(self, reason: str | None = None) -> None:
+        """End all processes: takes a second or two at most. Their tasks fail with `reason`, if one is given."""
         with self._changed:
             self._stopping = True
             zygote, channel = self._zygote, self._zygote_channel
+            working = [worker for worker in self._workers.values() if worker.token]
             self._changed.notify_all()
         self._wake()
+        if reason is not None and working:
+            telling = threading.Thread(target=self._fail_all, args=(working, reason), daemon=True)
+            telling.start()
+            telling.join(KILL_GRACE)
         if zygote and channel:
             channel.shut()  # the zygote ends its workers, then itself
             try:
                 zygote.wait(timeout=KILL_GRACE + 0.5)
             except subprocess.TimeoutExpired:
                 zygote.kill()  # and the kernel its workers
+
+    def _fail_all(self, workers: list[_Worker], reason: str) -> None:
+        for worker in workers:
+            with suppress(Exception):  # such as: nobody is there to be told
+                self._tasks.fail(worker.token or "", reason, worker.message)
 
     def end_run(self, run_id: int) -> None:
         """End the processes of a run that has ended."""

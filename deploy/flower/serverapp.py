@@ -8,12 +8,14 @@ from typing import Any
 
 import grpc
 from flwr.app import Message
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.common.logger import mirror_output_to_queue
 from flwr.proto import log_pb2, node_pb2
 from flwr.proto.runtime_pb2_grpc import RuntimeStub
 from flwr.superlink.grid import GrpcGrid
 from flwr.superlink.runtime import run_serverapp as stock_run_serverapp
 
+from .channels import reconnect_soon
 from .patching import replace
 from .tasks import RuntimeApi
 from .waiting import HoldClientInterceptor, holding, without_watch
@@ -29,7 +31,9 @@ class WaitingGrid(GrpcGrid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push messages and collect the replies: all, or those that came within `timeout` seconds."""
+        messages = list(messages)
         waiting_for = set(self.push_messages(messages))
+        nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
         del messages
         deadline = None if timeout is None else time.monotonic() + timeout
         replies: list[Message] = []
@@ -40,11 +44,20 @@ class WaitingGrid(GrpcGrid):
                 break
             with holding(min(left, REPLY_HOLD)):
                 received = list(self.pull_messages(waiting_for))
+            for message in received:
+                _name_node(message, nodes.get(message.metadata.reply_to_message_id))
             replies += received
             waiting_for -= {message.metadata.reply_to_message_id for message in received}
             if not received and time.monotonic() - start < min(HELD, left):
                 time.sleep(min(STOCK_PACE, left))
         return replies
+
+
+def _name_node(reply: Message, node_id: int | None) -> None:
+    """Have an error that the SuperLink gives for a node come from that node, and name it."""
+    if node_id is not None and reply.metadata.src_node_id == SUPERLINK_NODE_ID and reply.has_error():
+        reply.metadata.__dict__["_src_node_id"] = node_id
+        reply.error.__dict__["_reason"] = f"SuperNode {node_id}: {reply.error.reason}"
 
 
 def _upload_logs(log_queue: Queue[str | None], node_id: int, run_id: int, stub: RuntimeStub) -> None:
@@ -91,6 +104,7 @@ def run_serverapp(api: RuntimeApi, token: str) -> None:
     def create_channel(*, interceptors: list[Any], **options: Any) -> grpc.Channel:
         return without_watch(stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options))
 
+    reconnect_soon()  # a SuperLink that dies is started anew: every call of Flower's stub waits for it
     stock_create_channel = replace("flwr.superlink.grid.grpc_grid", "create_channel", create_channel)
     runtime = "flwr.superlink.runtime.run_serverapp"
     replace(runtime, "GrpcGrid", WaitingGrid)

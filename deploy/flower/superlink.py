@@ -1,28 +1,38 @@
-"""Flower's SuperLink with calls held until there is something to answer.
+"""Flower's SuperLink with calls held until there is something to answer, and that knows soon who has gone.
 
 The servicers below take the place of Flower's own in the modules that start the three APIs; each method does what
 Flower's does and either rings a bell after it, or holds before it.
+
+A SuperNode does one thing after the other: when it asks for a message, it has none in hand. What it had been given
+and has not answered was lost with a process or a connection: it is given again if the node never confirmed that it
+had come, and otherwise answered for.
 """
 
 import threading
 import time
 from collections.abc import Callable, Hashable
+from logging import INFO, WARNING
 from typing import ClassVar
 
 import grpc
-from flwr.common.constant import LOG_STREAM_INTERVAL
-from flwr.proto import control_pb2, fleet_pb2, log_pb2, message_pb2, run_pb2, runtime_pb2
+from flwr.app import Error, Message
+from flwr.common.constant import LOG_STREAM_INTERVAL, PUBLIC_KEY_HEADER, ErrorCode
+from flwr.common.logger import log
+from flwr.proto import control_pb2, fleet_pb2, heartbeat_pb2, log_pb2, message_pb2, run_pb2, runtime_pb2
 from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
-from flwr.supercore.constant import OBJECT_PUSH_SESSION_TTL_SECONDS
+from flwr.supercore.constant import OBJECT_PUSH_SESSION_TTL_SECONDS, NodeStatus
 from flwr.supercore.exit import add_exit_handler
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
 from flwr.supercore.interceptors import get_authenticated_task
+from flwr.supercore.utils import get_metadata_bytes
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, flower_superlink
 from flwr.superlink.servicer.control.control_servicer import ControlServicer
 from flwr.superlink.servicer.runtime.runtime_servicer import SuperLinkRuntimeServicer
 
 from . import database, refusal, signatures
 from .patching import check_version, replace
+from .presence import Presence
+from .spool import Spool
 from .waiting import Bell, Listener, Mailboxes, hold_asked
 
 NODE_HOLD = 20.0  # seconds: a SuperNode's PullMessages with nothing for it
@@ -48,17 +58,46 @@ def _end(run_id: int) -> Hashable:
 class Switchboard:
     """What the three APIs of one SuperLink tell each other, its executor and its owner.
 
-    `on_serving` is called once the Control, Runtime and Fleet APIs accept calls, `on_run_ended` with the id of a
-    run that was stopped by a user.
+    `on_serving` is called once the Control, Runtime and Fleet APIs accept calls, `on_task` when there is a new task,
+    `on_run_ended` with the id of a run that was stopped by a user.
     """
 
-    def __init__(self, on_serving: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        on_serving: Callable[[], None] = lambda: None,
+        on_task: Callable[[], None] = lambda: None,
+        on_run_ended: Callable[[int], None] = lambda run_id: None,
+    ) -> None:
         self.bell = Bell()
         self.mail = Mailboxes(self.bell, patience=OBJECT_PUSH_SESSION_TTL_SECONDS)
-        self.nodes_seen: set[int] = set()
-        self.tasks = Listener(self.bell, TASKS)  # for the executor
+        self.presence = Presence(self.bell)
+        self.pulls: dict[int, object] = {}  # the newest PullMessages of each node
+        self.departures = 0  # of nodes, so far
         self.on_serving = on_serving
-        self.on_run_ended: Callable[[int], None] = lambda run_id: None
+        self.on_task = on_task
+        self.on_run_ended = on_run_ended
+
+    def add_task(self) -> None:
+        """Wake who waits for tasks."""
+        self.bell.ring(TASKS)
+        self.on_task()
+
+    def restore(self, state: database.LinkState) -> None:
+        """Announce what a SuperLink before this one has left."""
+        for message in state.message_ins_store.values():
+            if not message.metadata.delivered_at:
+                message_id = message.metadata.message_id
+                self.mail.announce(_node(message.metadata.dst_node_id), message_id, state.missing(message_id))
+        for reply in state.message_res_store.values():
+            missing = state.missing(reply.metadata.message_id)
+            self.mail.announce(_replies(reply.metadata.run_id), reply.metadata.reply_to_message_id, missing)
+
+    def depart(self, state: database.LinkState, node_id: int) -> None:
+        """Have those who wait for a node that has gone offline look: Flower answers for it."""
+        self.departures += 1
+        for message in list(state.message_ins_store.values()):
+            if message.metadata.dst_node_id == node_id:
+                self.bell.ring(_replies(message.metadata.run_id))
 
     def end_run(self, run_id: int) -> None:
         """Release whoever waits for a run that has ended."""
@@ -77,15 +116,60 @@ class Fleet(FleetServicer):
 
     board: ClassVar[Switchboard]
 
+    def ActivateNode(
+        self, request: fleet_pb2.ActivateNodeRequest, context: grpc.ServicerContext
+    ) -> fleet_pb2.ActivateNodeResponse:
+        """Let a node in that was killed and started anew, while Flower still counts it as online."""
+        state = self._state()
+        node_id = state.get_node_id_by_public_key(request.public_key)
+        # Flower has verified the signature by the key in the metadata, but not that the request is about the same.
+        is_holder = get_metadata_bytes(context.invocation_metadata(), PUBLIC_KEY_HEADER) == request.public_key
+        if node_id is not None and is_holder and self._is_online(node_id):
+            if self.board.presence.answers(node_id):
+                log(WARNING, "SuperNode %s is online already: another process with its key is refused", node_id)
+            else:
+                log(INFO, "SuperNode %s is back: its process before this one has gone", node_id)
+                state.deactivate_node(node_id)
+        response = super().ActivateNode(request, context)
+        self.board.presence.seen(response.node_id)
+        return response
+
+    def DeactivateNode(
+        self, request: fleet_pb2.DeactivateNodeRequest, context: grpc.ServicerContext
+    ) -> fleet_pb2.DeactivateNodeResponse:
+        """Have those who wait for the node look."""
+        response = super().DeactivateNode(request, context)
+        self.board.depart(self._state(), request.node_id)
+        return response
+
+    def SendNodeHeartbeat(
+        self, request: heartbeat_pb2.SendNodeHeartbeatRequest, context: grpc.ServicerContext
+    ) -> heartbeat_pb2.SendNodeHeartbeatResponse:
+        """Note a sign of life."""
+        self.board.presence.seen(request.node.node_id)
+        return super().SendNodeHeartbeat(request, context)
+
     def PullMessages(
         self, request: fleet_pb2.PullMessagesRequest, context: grpc.ServicerContext
     ) -> fleet_pb2.PullMessagesResponse:
         """Answer once there is a complete message for the node."""
-        board, mail, key = self.board, self.board.mail, _node(request.node.node_id)
-        # What was stored before a restart has not been announced here: the first call of a node is not held.
-        if request.node.node_id in board.nodes_seen:
-            board.bell.hold(key, lambda: bool(mail.complete(key)) and not mail.incomplete(key), NODE_HOLD, context)
-        board.nodes_seen.add(request.node.node_id)
+        board, mail, node_id = self.board, self.board.mail, request.node.node_id
+        key = _node(node_id)
+        board.pulls[node_id] = this = object()
+        self._take_stock(node_id)
+
+        def is_old() -> bool:  # nobody waits for the answer: the node has called again since
+            return board.pulls[node_id] is not this
+
+        with board.presence.held(node_id, key, context) as challenged:
+            board.bell.hold(
+                key,
+                lambda: challenged() or is_old() or (bool(mail.complete(key)) and not mail.incomplete(key)),
+                NODE_HOLD,
+                context,
+            )
+        if is_old() or challenged():
+            return fleet_pb2.PullMessagesResponse()
         response = super().PullMessages(request, context)
         handed_out = [message.metadata.message_id for message in response.messages_list]
         mail.forget(key, handed_out or mail.complete(key))
@@ -95,6 +179,7 @@ class Fleet(FleetServicer):
         self, request: fleet_pb2.PushMessagesRequest, context: grpc.ServicerContext
     ) -> fleet_pb2.PushMessagesResponse:
         """Announce a reply."""
+        self.board.presence.seen(request.node.node_id)
         mail = self.board.mail
         replies = [
             (_replies(message.metadata.run_id), message.metadata.reply_to_message_id)
@@ -121,9 +206,42 @@ class Fleet(FleetServicer):
         since = self.board.bell.heard(key)
         response = super().GetRun(request, context)
         if seconds := hold_asked(context, RUN_HOLD):
-            self.board.bell.hold(key, lambda: self.board.bell.heard(key) != since, seconds, context)
+            with self.board.presence.held(request.node.node_id, key, context):
+                self.board.bell.hold(key, lambda: self.board.bell.heard(key) != since, seconds, context)
             response = super().GetRun(request, context)
         return response
+
+    def _state(self) -> database.LinkState:
+        state = self.state_factory.state()
+        assert isinstance(state, database.LinkState)  # noqa: S101  we start Flower with a database
+        return state
+
+    def _is_online(self, node_id: int) -> bool:
+        return bool(self._state().get_node_info(node_ids=[node_id], statuses=[NodeStatus.ONLINE]))
+
+    def _take_stock(self, node_id: int) -> None:
+        """See to messages that the node has been given and has not answered, and no longer will."""
+        state, mail = self._state(), self.board.mail
+        for message in state.unanswered(node_id):
+            message_id, run_id = message.metadata.message_id, message.metadata.run_id
+            if state.give_again(message_id):
+                mail.announce(_node(node_id), message_id, ())
+                continue
+            state.drop_reply(message_id)
+            reason = f"SuperNode {node_id} was restarted, or lost its connection, while it worked on the message."
+            reply = Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            objects, tree, key = get_all_nested_objects(reply), get_object_tree(reply), _replies(run_id)
+            with mail.expecting([(key, message_id)]):
+                session_id = state.start_session(run_id)
+                stored, _ = state.store_message_and_object_tree(reply, tree, session_id)
+                if not stored:  # the run has ended
+                    state.delete_messages({message_id})
+                    continue
+                for object_id, content in objects.items():
+                    state.store_object(run_id, session_id, object_id, content.deflate())
+                mail.announce(key, message_id, ())
+            log(WARNING, "[RUN %s] %s", run_id, reason)
 
 
 class Runtime(SuperLinkRuntimeServicer):
@@ -148,7 +266,7 @@ class Runtime(SuperLinkRuntimeServicer):
     ) -> runtime_pb2.CreateTaskResponse:
         """Wake the executor."""
         response = super().CreateTask(request, context)
-        self.board.bell.ring(TASKS)
+        self.board.add_task()
         return response
 
     def PushMessages(
@@ -183,9 +301,15 @@ class Runtime(SuperLinkRuntimeServicer):
     ) -> runtime_pb2.PullAppMessagesResponse:
         """Answer at once, or, if asked to, when a reply to one of the messages is complete."""
         mail, key = self.board.mail, _replies(get_authenticated_task().run_id)
-        asked = set(request.message_ids)
+        asked, board = set(request.message_ids), self.board
         if seconds := hold_asked(context, REPLY_HOLD):
-            self.board.bell.hold(key, lambda: bool(asked & mail.complete(key)), seconds, context)
+            departures = board.departures
+            board.bell.hold(
+                key,
+                lambda: bool(asked & mail.complete(key)) or board.departures != departures,
+                seconds,
+                context,
+            )
         wanted = asked - mail.incomplete(key)  # a reply that is still coming in stays until a later call
         if asked and not wanted:
             return runtime_pb2.PullAppMessagesResponse()
@@ -218,7 +342,7 @@ class Control(ControlServicer):
     ) -> control_pb2.StartRunResponse:
         """Wake the executor."""
         response = super().StartRun(request, context)
-        self.board.bell.ring(TASKS)
+        self.board.add_task()
         return response
 
     def StopRun(
@@ -251,12 +375,12 @@ class LogClock:
         self._thread.logs.wait(self.PATIENCE)
 
 
-def install(board: Switchboard) -> None:
+def install(board: Switchboard, spool: Spool) -> None:
     """Put the servicers above in the place of Flower's own."""
     check_version()
     for servicer in (Fleet, Runtime, Control):
         servicer.board = board
-    database.install()
+    database.install(spool)
     signatures.verify_once()
     refusal.install()
     replace("flwr.superlink.cli.flower_superlink", "FleetServicer", Fleet)
@@ -267,15 +391,29 @@ def install(board: Switchboard) -> None:
     replace("flwr.superlink.cli.flower_superlink", "sleep", lambda seconds: time.sleep(60))
 
 
-def run_superlink(board: Switchboard) -> None:
-    """Run `flower-superlink` with the arguments of `sys.argv`; does not return."""
-    install(board)
+def run_superlink(board: Switchboard, spool: Spool, *, first: bool = True) -> None:
+    """Run `flower-superlink` with the arguments of `sys.argv`; does not return.
+
+    `first`: whether it is the first in its container, so that no ServerApp of a run that was going on is left.
+    """
+    install(board, spool)
     add_exit_handler(board.bell.close)  # a held call would keep its thread, and with it the process, for seconds
 
     class Lifespan(SuperLinkLifespan):
         def startup(self) -> None:
+            state = self.state_factory.state()
+            if isinstance(state, database.LinkState):
+                if first:
+                    state.fail_running_tasks("The SuperLink was stopped or restarted while the run was going on.")
+                board.restore(state)
+                board.presence.on_gone = lambda node_id: gone(state, node_id)
             super().startup()
             board.on_serving()
+
+    def gone(state: database.LinkState, node_id: int) -> None:
+        if state.deactivate_node(node_id):
+            log(WARNING, "SuperNode %s has gone: its connection was lost, and it has not called since", node_id)
+            board.depart(state, node_id)
 
     replace("flwr.superlink.cli.flower_superlink", "SuperLinkLifespan", Lifespan)
     flower_superlink()

@@ -15,6 +15,8 @@ import grpc
 from flwr.proto import message_pb2, runtime_pb2
 from flwr.supercore.exit import add_exit_handler
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.retry import exponential
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.servicer.runtime.runtime_servicer import SuperNodeRuntimeServicer
@@ -26,6 +28,9 @@ from .waiting import Bell, HoldClientInterceptor, Listener, hold_asked, holding,
 TASK_HOLD = 20.0  # seconds: PullPendingTasks with no task
 RUN_HOLD = 20.0  # seconds: our SuperLink's answer to "is the run still running?"
 RUN_PACE = 5.0  # seconds: the same question put to a stock SuperLink
+BEAT_PAUSE = 3  # seconds at most between a heartbeat that failed and the next
+UNANSWERED = 45.0  # seconds without an answered heartbeat: two of them, 15 s before the SuperLink gives the node up
+OBJECTS_PATIENCE = 10.0  # seconds for the objects of a reply that the SuperLink has refused
 HELD = 1.0  # seconds: an empty answer that took longer was held
 
 TASKS, REPLIES = "tasks", "replies"
@@ -54,6 +59,7 @@ class Node:
         self.on_offline = on_offline
         self.on_run_ended: Callable[[int], None] = lambda run_id: None
         self.node_id = 0
+        self.message_id = ""  # of the message that has come last
 
     # The clock of Flower's main loop
 
@@ -73,6 +79,8 @@ class Node:
         received = pull()
         self.pulled_for = 0.0 if received else time.monotonic() - start
         self.receiving = received is not None
+        if received:
+            self.message_id = received[0].metadata.message_id
         return received
 
     def confirm(self, confirm: Callable[[int, str], None], run_id: int, object_id: str) -> None:
@@ -80,6 +88,32 @@ class Node:
         confirm(run_id, object_id)
         self.receiving = False
         self.bell.ring(TASKS)
+
+    def push_replies(self, push: Callable[..., None], *, state: Any, object_store: Any, send: Any, **rest: Any) -> None:
+        """Push the reply to the message that has come last, and nothing else.
+
+        Flower forgets a reply that the SuperLink refuses, while the ClientApp may still be handing over its objects.
+        That would fail, the ClientApp would reply anew, and the node take that for the reply to its next message.
+        """
+
+        def send_whole(message: Any, tree: Any, runtime: float) -> tuple[set[str], str]:
+            object_ids: set[str] = set()
+            try:
+                object_ids, session_id = send(message, tree, runtime)
+            finally:
+                if not object_ids:
+                    self._wait_for_objects(object_store, tree)
+            return object_ids, session_id
+
+        replies = _Replies(state, object_store, self.message_id)
+        push(state=replies, object_store=object_store, send=send_whole, **rest)
+
+    def _wait_for_objects(self, object_store: Any, tree: message_pb2.ObjectTree) -> None:
+        given_up = time.monotonic() + OBJECTS_PATIENCE
+        while any(object_store.get(part.object_id) == b"" for part in iterate_object_tree(tree)):
+            if time.monotonic() > given_up:
+                return
+            self._replies.wait(0.1)
 
     def watch_run(self, get_run: Callable[[int], Any], run_id: int) -> Any:
         """Get a run, and from then on tell when it has ended."""
@@ -101,6 +135,29 @@ class Node:
             self.on_run_ended(run_id)
         finally:
             self.watched.discard(run_id)
+
+
+class _Replies:
+    """A node's state in which the replies to one message are all that there are: others are dropped."""
+
+    def __init__(self, state: Any, object_store: Any, message_id: str) -> None:
+        self._state = state
+        self._object_store = object_store
+        self._message_id = message_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def get_messages(self, **which: Any) -> list[Any]:
+        """As Flower's."""
+        wanted = []
+        for message in self._state.get_messages(**which):
+            if message.metadata.reply_to_message_id == self._message_id:
+                wanted.append(message)
+            else:
+                self._state.delete_messages(message_ids=[message.metadata.message_id])
+                self._object_store.delete(message.metadata.message_id)
+        return wanted
 
 
 class Runtime(SuperNodeRuntimeServicer):
@@ -144,21 +201,26 @@ class Heartbeat(HeartbeatSender):
     """Tells whether the SuperLink counts the node as online, and outlives an error of the SuperLink.
 
     Flower's own thread ends for good at the first answer that is neither success nor 'unavailable', such as
-    INTERNAL from a full disk: the node would look healthy and be offline until restarted.
+    INTERNAL from a full disk: the node would look healthy and be offline until restarted. And it says nothing while
+    it repeats a heartbeat that is not answered, up to 20 s apart.
     """
 
     node: ClassVar[Node]
 
     def __init__(self, heartbeat_fn: Callable[[], bool]) -> None:
         super().__init__(lambda: self._beat(heartbeat_fn))
+        self._retry_invoker.wait_gen_factory = lambda: exponential(max_delay=BEAT_PAUSE)
+        self._answered = time.monotonic()
 
     def _beat(self, heartbeat_fn: Callable[[], bool]) -> bool:
         try:
             if heartbeat_fn():
+                self._answered = time.monotonic()
                 if self.node.node_id:  # the first heartbeat is ahead of it
                     self.node.on_online(self.node.node_id)
                 return True
-            self.node.on_offline("the SuperLink does not answer heartbeats")
+            if time.monotonic() - self._answered > UNANSWERED:
+                self.node.on_offline("the SuperLink does not answer heartbeats")
         except grpc.RpcError as error:
             self.node.on_offline(f"heartbeat failed: {error.code().name}: {error.details()}")
         except RuntimeError as error:
@@ -176,10 +238,22 @@ def install(node: Node) -> None:
     replace("flwr.client.grpc_rere_client.connection", "HeartbeatSender", Heartbeat)
     replace("flwr.supernode.start_client_internal", "time", SimpleNamespace(sleep=node.sleep))
 
+    def push_messages(**arguments: Any) -> None:
+        node.push_replies(stock_push_messages, **arguments)
+
+    stock_push_messages = replace("flwr.supernode.start_client_internal", "_push_messages", push_messages)
+
     def create_channel(*, interceptors: list[Any], **options: Any) -> grpc.Channel:
         return without_watch(stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options))
 
     stock_create_channel = replace("flwr.client.grpc_rere_client.connection", "create_channel", create_channel)
+
+    def wrap_stub(stub: Any, retry_invoker: Any) -> None:
+        beat = stub.SendNodeHeartbeat  # Heartbeat repeats it
+        stock_wrap_stub(stub, retry_invoker)
+        stub.SendNodeHeartbeat = beat
+
+    stock_wrap_stub = replace("flwr.client.grpc_rere_client.connection", "wrap_stub", wrap_stub)
 
     @contextmanager
     def init_connection(*args: Any, **options: Any) -> Iterator[tuple[Any, ...]]:

@@ -21,6 +21,7 @@ from flwr.supernode.runtime.run_clientapp import push_message
 from .waiting import HOLD_HEADER, Listener
 
 LISTEN = 5.0  # seconds; a look starts automations that are due, and finds tasks that are pending anew
+PATIENCE: dict[str, Any] = {"wait_for_ready": True, "timeout": 10.0}  # for a server that is started anew
 STOCK_PACE = 1.0  # seconds between two looks at a server that does not hold its answers
 
 
@@ -57,7 +58,7 @@ class TaskQueue:
         self._stub = RuntimeStub(api.channel("SuperExec"))
 
     def pending(self) -> Sequence[Task]:
-        """Wait for pending tasks, oldest first; empty if none came within the server's limit.
+        """Wait for pending tasks, oldest first; empty if none came within the server's limit, or the server went.
 
         Waits, too, while the server does not accept calls yet.
         """
@@ -66,17 +67,30 @@ class TaskQueue:
         if self._listener:
             self._listener.wait(LISTEN)
             metadata = ((HOLD_HEADER, "0"),)
-        response = self._stub.PullPendingTasks(
-            runtime_pb2.PullPendingTasksRequest(), wait_for_ready=True, metadata=metadata
-        )
+        try:
+            response = self._stub.PullPendingTasks(
+                runtime_pb2.PullPendingTasksRequest(), wait_for_ready=True, metadata=metadata
+            )
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE:
+                raise
+            return ()
         tasks = [task for task in response.tasks if task.type == self._type]
         if not tasks and not self._listener and time.monotonic() - start < STOCK_PACE:
             time.sleep(STOCK_PACE)
         return tasks
 
     def claim(self, task: Task) -> str | None:
-        """Claim a task: the token to work on it, or None if someone else was faster."""
-        return self._stub.ClaimTask(runtime_pb2.ClaimTaskRequest(task_id=task.task_id)).token or None
+        """Claim a task: the token to work on it, or None if someone else was faster, or the server went.
+
+        A claim whose answer was lost runs out after a minute, and the task is pending anew.
+        """
+        try:
+            return self._stub.ClaimTask(runtime_pb2.ClaimTaskRequest(task_id=task.task_id)).token or None
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE:
+                raise
+            return None
 
     def beat(self, token: str) -> bool:
         """Tell the server that the task is being worked on; False if it has been ended meanwhile."""
@@ -100,8 +114,9 @@ class TaskQueue:
                 _reply_with_error(stub, reason, message)
             else:
                 node = node_pb2.Node(node_id=0)
-                stub.PushLogs(log_pb2.PushLogsRequest(node=node, logs=[f"ERROR :     {reason}\n"]))
-            stub.PushTaskOutput(runtime_pb2.PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=reason))
+                stub.PushLogs(log_pb2.PushLogsRequest(node=node, logs=[f"ERROR :     {reason}\n"]), **PATIENCE)
+            output = runtime_pb2.PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=reason)
+            stub.PushTaskOutput(output, **PATIENCE)
         finally:
             channel.close()
 

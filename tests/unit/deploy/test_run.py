@@ -1,13 +1,14 @@
 """What a run left: the table for one that ended well, a non-zero exit and the reasons for one that did not."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.errors import RunError
-from deploy.run import Outcome, summary
+from deploy.run import Outcome, submit, summary
 
 
 def phase(replies: int, failures: int = 0, **metrics: float) -> dict[str, Any]:
@@ -63,3 +64,33 @@ def test_a_completed_run_without_a_model_is_a_failure(tmp_path: Path, metrics_wr
         leave(tmp_path / "7", model=False)
     with pytest.raises(RunError, match="ended without a model"):
         summary(tmp_path, COMPLETED)
+
+
+FLWR_THAT_BREAKS_OFF = """#!{python}
+import json, pathlib, sys
+calls = pathlib.Path(__file__).with_suffix(".calls")
+before = calls.read_text().split() if calls.exists() else []
+calls.write_text(" ".join([*before, sys.argv[1]]))
+if sys.argv[1] == "run":
+    print("Using SuperLink: here\\nSuccessfully started run 7\\none")
+elif sys.argv[1] == "log":
+    print("Using SuperLink: here\\none\\ntwo\\nthree")
+elif before.count("ls") == 0:
+    sys.exit("nobody answers")
+else:
+    print(json.dumps({{"runs": [{{"status": "finished:completed" if "log" in before else "running"}}]}}))
+"""
+
+
+def test_a_log_that_breaks_off_goes_on_where_it_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flwr = tmp_path / "flwr"
+    flwr.write_text(FLWR_THAT_BREAKS_OFF.format(python=sys.executable))
+    flwr.chmod(0o755)
+    monkeypatch.setattr("deploy.run.FLWR", flwr)
+    monkeypatch.setattr("deploy.run.time.sleep", lambda seconds: None)
+    assert submit("").status == "finished:completed"
+    shown = capfd.readouterr().out.splitlines()
+    assert [line for line in shown if line in ("one", "two", "three")] == ["one", "two", "three"]
+    assert "bouquet: the log of run 7 has broken off; the run goes on" in shown

@@ -11,6 +11,7 @@ import pytest
 
 from deploy.flower.patching import FlowerChangedError, check_version, replace
 
+IN_MEMORY_OBJECTS = "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore"
 FLEET = "flwr.server.superlink.fleet.grpc_rere.fleet_servicer.FleetServicer"
 SUPERLINK_RUNTIME = "flwr.superlink.servicer.runtime.runtime_servicer.SuperLinkRuntimeServicer"
 CONTROL = "flwr.superlink.servicer.control.control_servicer.ControlServicer"
@@ -104,10 +105,22 @@ def test_a_name_that_is_gone_is_reported_with_its_module() -> None:
             "supernode.py: install, create_channel",
         ),
         (
+            "flwr.client.grpc_rere_client.connection",
+            "wrap_stub",
+            "grpc_request_response",
+            "supernode.py: install, wrap_stub",
+        ),
+        (
             "flwr.supernode.start_client_internal",
             "_init_connection",
             "start_client_internal",
             "supernode.py: install, init_connection",
+        ),
+        (
+            "flwr.supernode.start_client_internal",
+            "_push_messages",
+            "start_client_internal",
+            "supernode.py: install, push_messages",
         ),
         (
             "flwr.server.superlink.linkstate.linkstate_factory",
@@ -153,6 +166,9 @@ def test_a_replaced_name_is_what_flower_calls(module: str, name: str, called_in:
 @pytest.mark.parametrize(
     ("servicer", "method", "request_", "response"),
     [
+        (FLEET, "ActivateNode", "ActivateNodeRequest", "ActivateNodeResponse"),
+        (FLEET, "DeactivateNode", "DeactivateNodeRequest", "DeactivateNodeResponse"),
+        (FLEET, "SendNodeHeartbeat", "SendNodeHeartbeatRequest", "SendNodeHeartbeatResponse"),
         (FLEET, "PullMessages", "PullMessagesRequest", "PullMessagesResponse"),
         (FLEET, "PushMessages", "PushMessagesRequest", "PushMessagesResponse"),
         (FLEET, "PushObject", "PushObjectRequest", "PushObjectResponse"),
@@ -197,6 +213,8 @@ def _named(annotation: Any) -> str:
         ("runtime_pb2.PushTaskOutputRequest", {"context", "sub_status", "details"}, "tasks.py: TaskQueue"),
         ("fleet_pb2.PushMessagesRequest", {"messages_list", "message_object_trees"}, "superlink.py: Fleet"),
         ("fleet_pb2.PushMessagesResponse", {"objects_to_push"}, "superlink.py: Fleet"),
+        ("fleet_pb2.ActivateNodeRequest", {"public_key"}, "superlink.py: Fleet"),
+        ("fleet_pb2.DeactivateNodeRequest", {"node_id"}, "superlink.py: Fleet"),
         ("message_pb2.PushObjectResponse", {"stored"}, "superlink.py: Fleet, Runtime"),
         ("control_pb2.ListNodesResponse", {"nodes_info"}, "control.py: ControlApi"),
         ("control_pb2.RegisterNodeRequest", {"public_key"}, "control.py: ControlApi"),
@@ -239,6 +257,15 @@ def test_a_protocol_message_has_the_fields_we_use(message: str, fields: set[str]
         ("flwr.common.logger.flush_logs", ["log_queue", "timeout"], "serverapp.py: flush_logs"),
         ("flwr.superlink.grid.GrpcGrid.send_and_receive", ["self", "messages", "timeout"], "serverapp.py: WaitingGrid"),
         ("flwr.superlink.grid.GrpcGrid.pull_messages", ["self", "message_ids"], "serverapp.py: WaitingGrid"),
+        (f"{IN_MEMORY_OBJECTS}.preregister", ["self", "run_id", "object_tree"], "database.py: Objects"),
+        (f"{IN_MEMORY_OBJECTS}.put", ["self", "object_id", "object_content"], "database.py: Objects"),
+        (f"{IN_MEMORY_OBJECTS}.get", ["self", "object_id"], "database.py: Objects"),
+        (f"{IN_MEMORY_OBJECTS}.delete", ["self", "object_id"], "database.py: Objects"),
+        (
+            "flwr.supernode.start_client_internal._push_messages",
+            ["state", "object_store", "send", "push_object"],
+            "supernode.py: Node.push_replies",
+        ),
         ("flwr.supercore.heartbeat.HeartbeatSender.__init__", ["self", "heartbeat_fn"], "supernode.py: Heartbeat"),
     ],
 )
@@ -255,6 +282,59 @@ def test_a_function_takes_the_parameters_we_give(function: str, parameters: list
             "flwr.supernode.start_client_internal.start_client_internal",
             "# If no message was received, wait for a while\n                time.sleep(3)",
             "the pause after an empty pull: mend supernode.py: Node.sleep",
+        ),
+        (
+            "flwr.supernode.start_client_internal.start_client_internal",
+            "_push_messages(\n                state=state,\n"
+            "                object_store=store,\n                send=send,\n",
+            "that a node asks for a message only when it has none in hand: mend supernode.py: Node.push_replies, "
+            "superlink.py: Fleet.PullMessages",
+        ),
+        (
+            f"{IN_MEMORY_OBJECTS}.delete",
+            "self.delete(child_id)",
+            "what goes with an object: mend database.py: Objects.delete",
+        ),
+        (
+            "flwr.server.superlink.linkstate.linkstate.LinkState.cleanup_run",
+            "self.delete_messages(self.get_message_ids_from_run_id(run_id))\n"
+            "    self.object_store.delete_objects_in_run(run_id)",
+            "what goes with a run: mend database.py: LinkState.delete_messages",
+        ),
+        (
+            "flwr.superlink.servicer.runtime.runtime_handlers.confirm_message_received",
+            "state.object_store.delete(request.message_object_id)",
+            "that a reply stays until the ServerApp has confirmed it: mend database.py: LinkState._root_deleted",
+        ),
+        (
+            "flwr.server.superlink.linkstate.utils.create_message_error_unavailable_res_message",
+            "src_node_id=SUPERLINK_NODE_ID",
+            "whom an error for a node that is offline comes from: mend serverapp.py: _name_node",
+        ),
+        (
+            "flwr.supercore.grpc.create_channel",
+            "grpc.insecure_channel(server_address, options=channel_options)",
+            "how a channel is opened: mend channels.py: reconnect_soon",
+        ),
+        (
+            "flwr.supercore.grpc.create_channel",
+            "grpc.secure_channel(\n            server_address, ssl_channel_credentials, options=channel_options\n",
+            "how a channel is opened: mend channels.py: reconnect_soon",
+        ),
+        (
+            "flwr.supercore.retry.grpc_retry.make_simple_grpc_retry_invoker",
+            "exponential(max_delay=MAX_RETRY_DELAY)",
+            "how long Flower waits between two calls: mend channels.py: reconnect_soon",
+        ),
+        (
+            "flwr.supercore.retry.retry_invoker.RetryInvoker",
+            "wait_generator = self.wait_gen_factory()",
+            "how long Flower waits between two heartbeats that fail: mend supernode.py: Heartbeat",
+        ),
+        (
+            "flwr.supercore.heartbeat.HeartbeatSender",
+            "self._retry_invoker = RetryInvoker(",
+            "what repeats a heartbeat: mend supernode.py: Heartbeat",
         ),
         (
             "flwr.supernode.start_client_internal._push_messages",
@@ -289,7 +369,7 @@ def test_a_function_takes_the_parameters_we_give(function: str, parameters: list
         ),
     ],
 )
-def test_flower_waits_where_we_put_an_event(where: str, text: str, why: str) -> None:
+def test_flower_does_as_we_expect(where: str, text: str, why: str) -> None:
     module, _, name = where.rpartition(".")
     target: Any = find(where) if name[0].isupper() else None
     if target is None:

@@ -5,16 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.common.constant import Status
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, Status
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.corestate.in_memory_corestate import InMemoryCoreState
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
 from flwr.superlink.federation import NoOpFederationManager
 
-from deploy.flower.database import MESSAGES, OBJECTS, LinkState, Memo, Objects
+from deploy.flower.database import MESSAGES, MOST_GIVEN, OBJECTS, LinkState, Memo, Objects
+from deploy.flower.spool import Spool
 
 
 def open_state(path: Path) -> LinkState:
-    state = LinkState(str(path), NoOpFederationManager(), Objects(str(path)))
+    LinkState.spool = Objects.spool = Spool(path.parent / "spool")
+    objects = Objects(str(path))
+    objects.initialize()
+    state = LinkState(str(path), NoOpFederationManager(), objects)
     state.initialize()
     return state
 
@@ -22,6 +34,206 @@ def open_state(path: Path) -> LinkState:
 @pytest.fixture
 def state(tmp_path: Path) -> LinkState:
     return open_state(tmp_path / "superlink.db")
+
+
+class Traffic:
+    """A run with one node, and the messages that go back and forth."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = open_state(path)
+        self.node_id = self.state.create_node("owner", "name", b"key", 30)
+        self.state.activate_node(self.node_id, 30)
+        self.run_id = self.state.create_run(
+            "id", "1", "0", {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
+        )
+
+    def restart(self) -> None:
+        """Go on with a state that has nothing but what the one before has left."""
+        self.state = open_state(self.path)
+
+    def push(self, message: Message) -> tuple[str, dict[str, bytes]]:
+        """Store a message without its objects: the session and the objects that are missing."""
+        with no_object_id_recompute():
+            message.metadata.__dict__["_message_id"] = message.object_id
+            objects = {name: content.deflate() for name, content in get_all_nested_objects(message).items()}
+            session = self.state.start_session(self.run_id)
+            bare = remove_content_from_message(message) if message.has_content() else message
+            stored, missing = self.state.store_message_and_object_tree(bare, get_object_tree(message), session)
+        assert stored
+        return session, {name: objects[name] for name in missing}
+
+    def send(self, number: int = 0) -> Message:
+        """Push a message to the node, with all its objects."""
+        message = self.message(number)
+        session, objects = self.push(message)
+        for name, content in objects.items():
+            assert self.state.store_object(self.run_id, session, name, content)
+        return message
+
+    def message(self, number: int = 0) -> Message:
+        content = RecordDict({"config": ConfigRecord({"number": number})})
+        message = Message(content, self.node_id, MessageType.QUERY)
+        message.metadata.__dict__.update(_run_id=self.run_id, _src_node_id=SUPERLINK_NODE_ID)
+        return message
+
+    def reply(self, message: Message) -> Message:
+        reply = Message(RecordDict({"config": ConfigRecord({"number": 100})}), reply_to=message)
+        session, objects = self.push(reply)
+        for name, content in objects.items():
+            assert self.state.store_object(self.run_id, session, name, content)
+        return reply
+
+    def pull(self) -> list[str]:
+        """Ids of the messages that the node is given."""
+        return [message.metadata.message_id for message in self.state.get_message_ins(self.node_id, limit=1)]
+
+    def pull_replies(self, message: Message) -> list[str]:
+        """Ids of the replies that the ServerApp is given, as Flower gives them."""
+        replies = self.state.get_message_res({message.metadata.message_id})
+        self.state.delete_messages({reply.metadata.reply_to_message_id for reply in replies})
+        return [reply.metadata.message_id for reply in replies]
+
+    def files(self) -> int:
+        """How many files the spool has."""
+        return sum(1 for file in (self.path.parent / "spool").rglob("*") if file.is_file())
+
+
+@pytest.fixture
+def traffic(tmp_path: Path) -> Traffic:
+    return Traffic(tmp_path / "superlink.db")
+
+
+def test_a_message_outlives_the_superlink_with_its_content_and_is_handed_out_once(traffic: Traffic) -> None:
+    message = traffic.send()
+    traffic.restart()
+    assert traffic.state.missing(message.object_id) == set()
+    for name, content in get_all_nested_objects(message).items():
+        assert traffic.state.get_object(traffic.run_id, name) == content.deflate()
+    assert traffic.pull() == [message.object_id]
+    traffic.restart()
+    assert traffic.pull() == []
+
+
+def test_messages_keep_their_order(traffic: Traffic) -> None:
+    sent = [traffic.send(number).object_id for number in range(5)]
+    traffic.restart()
+    assert [traffic.pull()[0] for _ in sent] == sent
+
+
+def test_a_message_whose_objects_were_on_their_way_is_completed_by_the_session_of_before(traffic: Traffic) -> None:
+    message = traffic.message()
+    session, objects = traffic.push(message)
+    (first, content), *others = objects.items()
+    assert traffic.state.store_object(traffic.run_id, session, first, content)
+    traffic.restart()
+    assert traffic.state.missing(message.object_id) == {name for name, _ in others}
+    for name, content in objects.items():  # the first again, too: its answer was lost
+        assert traffic.state.store_object(traffic.run_id, session, name, content)
+    assert traffic.state.missing(message.object_id) == set()
+
+
+def test_a_push_that_is_repeated_adds_nothing(traffic: Traffic) -> None:
+    message = traffic.send()
+    traffic.restart()
+    _, missing = traffic.push(message)
+    assert missing == {}
+    assert traffic.state.num_message_ins() == 1
+
+
+def test_a_message_of_which_only_the_head_was_stored_is_left_to_be_pushed_again(traffic: Traffic) -> None:
+    message = traffic.message()
+    message.metadata.__dict__["_message_id"] = message.object_id
+    traffic.state.store_message_ins(remove_content_from_message(message))
+    traffic.restart()
+    assert traffic.pull() == []
+    traffic.push(message)
+    assert traffic.state.num_message_ins() == 1
+
+
+def test_an_object_that_is_damaged_counts_as_missing(traffic: Traffic) -> None:
+    message = traffic.send()
+    traffic.state.spool.write("object", message.object_id, b"torn")
+    traffic.restart()
+    assert traffic.state.missing(message.object_id) == {message.object_id}
+
+
+def test_a_reply_is_given_again_until_it_is_confirmed(traffic: Traffic) -> None:
+    message = traffic.send()
+    traffic.pull()
+    traffic.state.object_store.delete(message.object_id)  # the node has confirmed
+    reply = traffic.reply(message)
+    traffic.restart()
+    for _ in range(2):  # the answer to the first is lost with the SuperLink
+        assert traffic.pull_replies(message) == [reply.object_id]
+        traffic.restart()
+    assert traffic.pull_replies(message) == [reply.object_id]
+    traffic.state.object_store.delete(reply.object_id)  # the ServerApp has confirmed
+    assert traffic.files() == 0
+
+
+def test_a_run_that_has_ended_leaves_no_files(traffic: Traffic) -> None:
+    answered, given, waiting = (traffic.send(number) for number in range(3))
+    assert [traffic.pull(), traffic.pull()] == [[answered.object_id], [given.object_id]]
+    traffic.reply(answered)
+    traffic.pull_replies(answered)
+    assert waiting.object_id in traffic.state.message_ins_store
+    traffic.state.cleanup_run(traffic.run_id)
+    assert traffic.files() == 0
+
+
+def test_a_message_that_was_given_to_a_node_and_not_confirmed_is_given_again(traffic: Traffic) -> None:
+    message = traffic.send()
+    traffic.pull()
+    assert [lost.metadata.message_id for lost in traffic.state.unanswered(traffic.node_id)] == [message.object_id]
+    assert traffic.state.give_again(message.object_id)
+    assert traffic.pull() == [message.object_id]
+
+
+def test_a_message_that_a_node_never_manages_to_take_is_not_given_for_ever(traffic: Traffic) -> None:
+    message = traffic.send()
+    assert traffic.pull() == [message.object_id]
+    times = 0
+    while traffic.state.give_again(message.object_id):
+        times += 1
+        assert traffic.pull() == [message.object_id]
+    assert times == MOST_GIVEN
+
+
+def test_a_message_that_a_node_has_confirmed_cannot_be_given_again(traffic: Traffic) -> None:
+    message = traffic.send()
+    traffic.pull()
+    traffic.state.object_store.delete(message.object_id)
+    traffic.restart()
+    assert [lost.metadata.message_id for lost in traffic.state.unanswered(traffic.node_id)] == [message.object_id]
+    assert not traffic.state.give_again(message.object_id)
+
+
+def test_a_message_whose_reply_is_complete_is_answered(traffic: Traffic) -> None:
+    message = traffic.send()
+    traffic.pull()
+    traffic.reply(message)
+    assert traffic.state.unanswered(traffic.node_id) == []
+
+
+def test_a_reply_that_broke_off_is_dropped_for_another(traffic: Traffic) -> None:
+    message = traffic.send()
+    traffic.pull()
+    traffic.push(Message(RecordDict({"config": ConfigRecord({"number": 100})}), reply_to=message))
+    assert len(traffic.state.unanswered(traffic.node_id)) == 1
+    traffic.state.drop_reply(message.object_id)
+    assert traffic.state.num_message_res() == 0
+    traffic.reply(message)
+    assert traffic.state.unanswered(traffic.node_id) == []
+
+
+def test_a_run_whose_server_app_is_gone_with_its_container_has_failed_with_the_reason(traffic: Traffic) -> None:
+    (task,) = traffic.state.get_tasks(statuses=[Status.PENDING])
+    traffic.state.claim_task(task.task_id)
+    traffic.state.activate_task(task.task_id)
+    traffic.state.fail_running_tasks("the reason")
+    status = traffic.state.get_run_status({traffic.run_id})[traffic.run_id]
+    assert (status.status, status.sub_status, status.details) == ("finished", "failed", "the reason")
 
 
 class Asked:
@@ -103,7 +315,8 @@ def test_a_token_is_worth_nothing_once_its_task_has_ended(state: LinkState) -> N
     [(InMemoryLinkState, name) for name in MESSAGES] + [(InMemoryCoreState, name) for name in OBJECTS],
 )
 def test_a_borrowed_method_finds_all_that_it_uses(state: LinkState, source: type, name: str) -> None:
-    assert getattr(LinkState, name) is getattr(source, name)
+    method = getattr(LinkState, name)
+    assert method is getattr(source, name) or method.__module__ == LinkState.__module__, "neither borrowed nor extended"
     tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(source, name))))
     used = {
         node.attr
