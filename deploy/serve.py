@@ -15,6 +15,7 @@ from deploy.executor import host
 from deploy.executor.executor import ExecutorSettings
 from deploy.flower import stock
 from deploy.flower.tasks import RuntimeApi
+from deploy.place import Follower, follow
 from deploy.probe import Readiness
 from deploy.settings import ServeSettings
 
@@ -61,8 +62,14 @@ def supernode(arguments: Sequence[str], settings: ServeSettings, executor: Execu
     """Serve until told to stop; raise `FleetError` once it has given up on the SuperLink."""
     readiness = Readiness(settings.run)
     health = Health(readiness)
+
+    def follow_size(follower: Follower) -> None:
+        if settings.size_file and settings.place:
+            follow(settings.size_file, settings.leases, *settings.place, follower)
+
     try:
         if settings.executor == "stock":
+            follow_size(stock.Node())
             stock.supernode(arguments, readiness.declare)
         else:
             host.supernode(
@@ -72,6 +79,7 @@ def supernode(arguments: Sequence[str], settings: ServeSettings, executor: Execu
                 on_ready=health.executor,
                 on_online=lambda node_id: health.flower(),
                 on_offline=lambda reason: health.flower(False),
+                on_node=follow_size,
             )
     except (grpc.RpcError, RuntimeError) as error:
         # Flower logs the RpcError and lets its generator end: what comes out is "generator didn't yield".
