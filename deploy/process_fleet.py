@@ -19,7 +19,8 @@ from deploy.errors import FleetError
 from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
 from deploy.probe import is_ready
 from deploy.settings import PROJECT, HostSettings
-from deploy.supervisor import Child, write_plan
+from deploy.size import write_size
+from deploy.supervisor import RELOAD, Child, read_plan, write_plan
 
 SAMPLE = PROJECT / "data" / "cifar10-sample"
 
@@ -31,23 +32,27 @@ class ProcessFleet:
         self._settings = settings
         self._home = settings.home / "processes"
         self._lock = self._home / "supervisor.lock"
+        self._plan = self._home / "plan.json"
+        self._size = self._home / "leases" / "size"
 
     def prepare(self) -> Iterator[str]:
         """Nothing to do: processes run from this very environment."""
         yield from ()
 
     def up(self) -> None:
-        """Start the fleet, or start it anew where its plan has changed; wait until all are healthy."""
+        """Start the fleet, let it grow or shrink, or start it anew if more has changed; wait until all are healthy."""
         children = self._children()
-        plan = self._home / "plan.json"
-        fresh = self._home / "plan.json.new"
-        self._home.mkdir(parents=True, exist_ok=True)
-        write_plan(fresh, children)
-        unchanged = plan.exists() and plan.read_bytes() == fresh.read_bytes()
-        fresh.replace(plan)
-        if self._supervisor() is None or not unchanged:
+        supervisor = self._supervisor()
+        running = read_plan(self._plan) if supervisor else []
+        write_size(self._size, self._settings.supernodes)
+        if supervisor is not None and _differ_in_number(running, children):
+            for child in children[len(running) :]:
+                Path(child.environment["BOUQUET_RUN_DIR"]).mkdir(exist_ok=True)
+            write_plan(self._plan, children)
+            os.kill(supervisor, RELOAD)
+        elif supervisor is None or running != children:
             self.down()
-            self._start(plan, children)
+            self._start(children)
         self._wait_until_healthy()
 
     def down(self, *, volumes: bool = False) -> None:
@@ -74,7 +79,7 @@ class ProcessFleet:
                 state="healthy" if is_ready(Path(child.environment["BOUQUET_RUN_DIR"])) else "starting",
                 partition_id=int(child.environment["PARTITION_ID"]) if "PARTITION_ID" in child.environment else None,
             )
-            for child in self._children()
+            for child in read_plan(self._plan)
         ]
 
     def logs(self, *, follow: bool) -> None:
@@ -98,8 +103,7 @@ class ProcessFleet:
             "FLWR_HOME": str(self._home / "flwr"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "SUPERNODES": str(settings.supernodes),
-            "BOUQUET_SUPERNODES": str(settings.supernodes),
+            "BOUQUET_SIZE_FILE": str(self._size),
             "BOUQUET_STATE_DIR": str(self._home / "state"),
             "BOUQUET_LEASE_DIR": str(self._home / "leases"),
             "BOUQUET_CACHE_DIR": str(self._home / "cache"),
@@ -131,7 +135,8 @@ class ProcessFleet:
             log=str(self._home / "logs" / f"{name}.log"),
         )
 
-    def _start(self, plan: Path, children: list[Child]) -> None:
+    def _start(self, children: list[Child]) -> None:
+        write_plan(self._plan, children)
         for stale in ("run", "logs"):
             shutil.rmtree(self._home / stale, ignore_errors=True)
             (self._home / stale).mkdir()
@@ -142,7 +147,7 @@ class ProcessFleet:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with (self._home / "logs" / "supervisor.log").open("ab") as log:
                 supervisor = subprocess.Popen(
-                    [sys.executable, "-m", "deploy.supervisor", str(plan)],
+                    [sys.executable, "-m", "deploy.supervisor", str(self._plan)],
                     cwd=PROJECT,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -188,3 +193,9 @@ class ProcessFleet:
             if log.exists():
                 yield f"--- {log}"
                 yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+
+
+def _differ_in_number(running: list[Child], wanted: list[Child]) -> bool:
+    """Whether one fleet has some SuperNodes more at its end, and is the same otherwise."""
+    common = min(len(running), len(wanted))
+    return len(running) != len(wanted) and running[:common] == wanted[:common]
