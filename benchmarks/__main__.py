@@ -66,7 +66,7 @@ class Bench:
     def up(self, fleet: Fleet) -> None:
         """Bring a fleet up, and make it the one that `flwr` talks to."""
         fleet.up()
-        write_connection(f"127.0.0.1:{self.settings.control_port}", self.settings.flower_home)
+        write_connection(f"127.0.0.1:{self.settings.control_port}", self.settings.flower_home, fleet.root_certificate())
 
     def arithmetic(self) -> None:
         """Measure the arithmetic alone."""

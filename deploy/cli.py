@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dotenv import load_dotenv
 
 from deploy import preflight
+from deploy.certificates import check_own
 from deploy.connection import write_connection
-from deploy.entry import report
+from deploy.entry import INSECURITY, report
 from deploy.errors import FleetError
 from deploy.fleet import Fleet
 from deploy.host import choose_fleet
@@ -36,13 +37,17 @@ def up(settings: HostSettings) -> Fleet:
     preflight.check_disk(PROJECT)
     if settings.dataset:
         say(f"dataset: {settings.dataset} (DATASET)")
+    if settings.insecure:
+        say(f"WARNING: {INSECURITY}")
+    elif settings.certificates.own:
+        check_own(settings.certificates.own, settings.certificates.own_shown)
     for account in fleet.prepare():
         say(account)
     if not fleet.members():
         preflight.check_ports(settings)
     fleet.up()
     say(f"{settings.supernodes} SuperNodes are healthy")
-    connection(settings)
+    _connect(settings, fleet)
     return fleet
 
 
@@ -74,7 +79,11 @@ def results(settings: HostSettings) -> None:
 
 def connection(settings: HostSettings) -> None:
     """Write the connection `local-deployment` for `flwr`."""
-    path = write_connection(f"127.0.0.1:{settings.control_port}", settings.flower_home)
+    _connect(settings, choose_fleet(settings)[0])
+
+
+def _connect(settings: HostSettings, fleet: Fleet) -> None:
+    path = write_connection(f"127.0.0.1:{settings.control_port}", settings.flower_home, fleet.root_certificate())
     say(f"connection `local-deployment` is in {path}")
 
 

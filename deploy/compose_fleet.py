@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,9 @@ from deploy.settings import PROJECT, HostSettings
 
 RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
 LEASES_IN_CONTAINER = "/var/lib/bouquet/leases"
-ROLES = ("superlink", "supernode")
-"""The services that stay; the others do something once."""
+CERTIFICATE_IN_CONTAINER = "/var/lib/bouquet/server/ca.crt"
+MEMBERS = ("superlink", "supernode")
+"""The roles that stay; the one-shots beside them are done when these are healthy."""
 LOOK = 1.0
 """Seconds between two looks at a fleet that is becoming what it is to be: each asks Docker and a container."""
 
@@ -30,6 +32,8 @@ class ComposeFleet:
         self._settings = settings
         if settings.dataset is not None:
             os.environ["DATASET"] = str(settings.dataset)
+        if settings.certificates.own is not None:
+            os.environ["CERTIFICATES"] = str(settings.certificates.own)
         self._docker = DockerClient(compose_files=[PROJECT / "docker-compose.yml"])
 
     def prepare(self) -> Iterator[str]:
@@ -63,8 +67,8 @@ class ComposeFleet:
         self._docker.compose.down(remove_orphans=True, volumes=volumes)
 
     def members(self) -> list[Member]:
-        """Return the project's containers that stay."""
-        containers = [container for container in self._docker.compose.ps(all=True) if _role(container) in ROLES]
+        """Return the project's containers."""
+        containers = [c for c in self._docker.compose.ps(all=True) if _role(c) in MEMBERS]
         partition_ids = self._partition_ids(containers)
         members = [_member(container, partition_ids.get(container.id)) for container in containers]
         return sorted(members, key=lambda member: (member.role, member.partition_id is None, member.partition_id or 0))
@@ -74,6 +78,17 @@ class ComposeFleet:
         with contextlib.suppress(KeyboardInterrupt):
             for _, line in self._docker.compose.logs(follow=follow, stream=True, tail="100"):
                 print(line.decode(errors="replace"), end="")
+
+    def root_certificate(self) -> bytes | None:
+        """Return the CA's certificate, out of the SuperLink's volume."""
+        if self._settings.insecure:
+            return None
+        superlinks = self._docker.compose.ps(["superlink"])
+        if not superlinks:
+            raise FleetError("the SuperLink's container is not running", "start the fleet: make up")
+        with tempfile.TemporaryDirectory() as scratch:
+            self._docker.container.copy((superlinks[0], CERTIFICATE_IN_CONTAINER), scratch)
+            return (Path(scratch) / "ca.crt").read_bytes()
 
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
         """Copy results out of the SuperLink's volume: whoever copies owns them, whatever uid wrote them."""

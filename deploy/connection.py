@@ -8,12 +8,14 @@ from pathlib import Path
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from deploy.certificates import publish
 from deploy.errors import SettingError
 
 NAME = "local-deployment"
+CERTIFICATE = "bouquet-ca.crt"
 
 
-def write_connection(address: str, flower_home: Path) -> Path:
+def write_connection(address: str, flower_home: Path, root_certificate: bytes | None = None) -> Path:
     """Add or update `[superlink.local-deployment]`; leave all else in the file as it was.
 
     Parameters
@@ -22,6 +24,8 @@ def write_connection(address: str, flower_home: Path) -> Path:
         Host and port of the SuperLink's Control API.
     flower_home : Path
         Flower's home (`FLWR_HOME`), made where missing.
+    root_certificate : bytes | None
+        The CA's certificate, kept beside the file; None for a connection without TLS.
 
     Returns
     -------
@@ -52,8 +56,13 @@ def write_connection(address: str, flower_home: Path) -> Path:
         # What `flwr` itself would write on a new machine.
         connections["default"] = "local"
         connections["local"] = _table(address=":local:")
-    connections[NAME] = _table(address=address, insecure=True)
     flower_home.mkdir(parents=True, exist_ok=True)
+    if root_certificate is None:
+        connections[NAME] = _table(address=address, insecure=True)
+    else:
+        certificate = flower_home.resolve() / CERTIFICATE
+        publish(certificate, root_certificate)
+        connections[NAME] = _table(address=address, **{"root-certificates": str(certificate)})
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
     fresh.replace(path)

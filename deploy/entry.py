@@ -8,6 +8,11 @@ from typing import NoReturn
 
 from deploy.errors import BouquetError
 
+INSECURITY = (
+    "INSECURE=1: no TLS and no authentication: whoever reaches this fleet can read what it sends, join it and run "
+    "code on every node; never beyond one machine"
+)
+
 
 def become(module: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process by `python -m <module> <arguments>`: same pid, same signals, same open locks."""
@@ -21,6 +26,11 @@ def report(main: Callable[[], None]) -> None:
     except BouquetError as error:
         sys.stderr.write(f"bouquet: error: {error}\n")
         sys.exit(error.exit_code)
+
+
+def warn_of_insecurity() -> None:
+    """Say loudly what `INSECURE=1` means."""
+    sys.stderr.write(f"bouquet: warning: {INSECURITY}\n")
 
 
 def concrete(address: str) -> str:

@@ -42,6 +42,9 @@ class Fleet(Protocol):
     def members(self) -> list[Member]:
         """Return the fleet's members as they are now; empty where it is down."""
 
+    def root_certificate(self) -> bytes | None:
+        """Return the CA's certificate, by which `flwr` knows the SuperLink; None for a fleet without TLS."""
+
     def logs(self, *, follow: bool) -> None:
         """Print the members' logs to stdout; with `follow`, until interrupted."""
 

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from deploy.certificates import CA, ensure
 from deploy.errors import FleetError
 from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
 from deploy.probe import is_ready
-from deploy.settings import PROJECT, HostSettings
+from deploy.settings import PROJECT, Directories, HostSettings
 from deploy.size import write_size
 from deploy.supervisor import RELOAD, Child, read_plan, write_plan
 
@@ -42,6 +44,10 @@ class ProcessFleet:
     def up(self) -> None:
         """Start the fleet, let it grow or shrink, or start it anew if more has changed; wait until all are healthy."""
         children = self._children()
+        if not self._settings.insecure:
+            # No secret of the fleet is in its plan or environment: files, and their folders.
+            self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            ensure(replace(self._settings.certificates, directories=self._directories()))
         supervisor = self._supervisor()
         running = read_plan(self._plan) if supervisor else []
         write_size(self._size, self._settings.supernodes)
@@ -53,7 +59,10 @@ class ProcessFleet:
         elif supervisor is None or running != children:
             self.down()
             self._start(children)
-        self._wait_until_healthy()
+        deadline = time.monotonic() + self._settings.up_timeout
+        if not self._settings.insecure:
+            self._enrol(deadline)
+        self._wait_until_healthy(deadline)
 
     def down(self, *, volumes: bool = False) -> None:
         """Stop the supervisor and with it every member; with `volumes` remove what they kept, too."""
@@ -90,11 +99,26 @@ class ProcessFleet:
         with contextlib.suppress(KeyboardInterrupt):
             subprocess.run(["tail", "-n", "100", *(["-F"] if follow else []), *map(str, logs)], check=False)
 
+    def root_certificate(self) -> bytes | None:
+        """Return the CA's certificate."""
+        return None if self._settings.insecure else _read(self._directories().identities / CA)
+
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
         """Nothing to do: the ServerApp runs as the user, and writes to `destination` itself."""
 
+    def _directories(self) -> Directories:
+        home = self._home
+        return Directories(
+            run=home / "run",
+            state=home / "state",
+            leases=home / "leases",
+            authority=home / "authority",
+            server=home / "server",
+            identities=home / "identities",
+        )
+
     def _children(self) -> list[Child]:
-        settings = self._settings
+        settings, directories = self._settings, self._directories()
         # On top of the environment of whoever started the fleet.
         shared = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -104,8 +128,11 @@ class ProcessFleet:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "BOUQUET_SIZE_FILE": str(self._size),
-            "BOUQUET_STATE_DIR": str(self._home / "state"),
-            "BOUQUET_LEASE_DIR": str(self._home / "leases"),
+            "BOUQUET_STATE_DIR": str(directories.state),
+            "BOUQUET_LEASE_DIR": str(directories.leases),
+            "BOUQUET_SERVER_DIR": str(directories.server),
+            "BOUQUET_IDENTITY_DIR": str(directories.identities),
+            "INSECURE": str(int(settings.insecure)),
             "BOUQUET_CACHE_DIR": str(self._home / "cache"),
             "BOUQUET_RESULTS_DIR": str(settings.results.resolve()),
             "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
@@ -174,8 +201,20 @@ class ProcessFleet:
             os.close(lock)
         return None
 
-    def _wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + self._settings.up_timeout
+    def _enrol(self, deadline: float) -> None:
+        """Enrol the SuperNodes, as the service `setup` does: they wait for it, and it waits for the SuperLink."""
+        # Imported only here: it is Flower, which other commands need not load.
+        from deploy.flower.control import ControlApi  # noqa: PLC0415
+        from deploy.setup import enrol  # noqa: PLC0415
+
+        while not any(member.role == "superlink" and member.healthy for member in self.members()):
+            if time.monotonic() > deadline or self._supervisor() is None:
+                return  # what is wrong, the wait for the rest tells
+            time.sleep(0.1)
+        with ControlApi(f"127.0.0.1:{self._settings.control_port}", self.root_certificate()) as api:
+            enrol(api, self._directories().identities, range(self._settings.supernodes))
+
+    def _wait_until_healthy(self, deadline: float) -> None:
         while not expected(members := self.members(), self._settings.supernodes):
             if time.monotonic() > deadline or not members:
                 missing = [member.name for member in members if not member.healthy] or ["supervisor"]
@@ -199,3 +238,10 @@ def _differ_in_number(running: list[Child], wanted: list[Child]) -> bool:
     """Whether one fleet has some SuperNodes more at its end, and is the same otherwise."""
     common = min(len(running), len(wanted))
     return len(running) != len(wanted) and running[:common] == wanted[:common]
+
+
+def _read(certificate: Path) -> bytes:
+    try:
+        return certificate.read_bytes()
+    except FileNotFoundError:
+        raise FleetError("the fleet has no certificates yet", "start it: make up") from None

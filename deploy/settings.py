@@ -1,13 +1,14 @@
 """Every setting that Bouquet reads from the environment, typed and checked: nothing else reads it.
 
-`.env.example` documents them for users. Three readers, three dataclasses: the host's commands
-(`HostSettings`), the SuperLink's entry point and the SuperNode's entry point.
+`.env.example` documents them for users. A dataclass for each reader: the host's commands (`HostSettings`), the
+one-shots that make certificates and enrol nodes, the SuperLink's entry point and the SuperNode's.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -43,6 +44,32 @@ def _choice(environment: Environment, name: str, choices: tuple[str, ...]) -> st
     text = _text(environment, name, choices[0])
     if text not in choices:
         raise SettingError(name, text, "not known", f"give one of: {', '.join(choices)}")
+    return text
+
+
+def _insecure(environment: Environment) -> bool:
+    return _choice(environment, "INSECURE", ("0", "1")) == "1"
+
+
+def _names(environment: Environment) -> tuple[str, ...]:
+    return tuple(_text(environment, "SUPERLINK_NAMES", "").replace(",", " ").split())
+
+
+def _fleet_bind(environment: Environment) -> str:
+    text = _text(environment, "FLEET_BIND", "127.0.0.1")
+    try:
+        loopback = ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        raise SettingError(
+            "FLEET_BIND", text, "not an IP address", "give one of this machine, or 0.0.0.0 for all of them"
+        ) from None
+    if _insecure(environment) and not loopback:
+        raise SettingError(
+            "FLEET_BIND",
+            text,
+            "INSECURE=1 would let any machine join the fleet and read what it sends",
+            "leave out one of the two",
+        )
     return text
 
 
@@ -84,29 +111,74 @@ class Directories:
     """The SuperLink's SQLite database."""
     leases: Path
     """Locks on partition-ids, shared by all SuperNodes."""
+    authority: Path
+    """The fleet's own CA with its key: for who makes certificates, and nobody else."""
+    server: Path
+    """The SuperLink's certificate and key."""
+    identities: Path
+    """The CA's certificate, and the SuperNodes' keys."""
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
-        """Read `BOUQUET_RUN_DIR`, `BOUQUET_STATE_DIR` and `BOUQUET_LEASE_DIR`."""
+        """Read `BOUQUET_RUN_DIR`, `BOUQUET_STATE_DIR` and so on."""
         return cls(
             run=Path(_text(environment, "BOUQUET_RUN_DIR", "/run/bouquet")),
             state=Path(_text(environment, "BOUQUET_STATE_DIR", "/var/lib/bouquet/state")),
             leases=Path(_text(environment, "BOUQUET_LEASE_DIR", "/var/lib/bouquet/leases")),
+            authority=Path(_text(environment, "BOUQUET_AUTHORITY_DIR", "/var/lib/bouquet/authority")),
+            server=Path(_text(environment, "BOUQUET_SERVER_DIR", "/var/lib/bouquet/server")),
+            identities=Path(_text(environment, "BOUQUET_IDENTITY_DIR", "/var/lib/bouquet/identities")),
+        )
+
+
+@dataclass(frozen=True)
+class CertificateSettings:
+    """What the maker of certificates needs to know; nothing that changes with the size of the fleet."""
+
+    names: tuple[str, ...]
+    """By which other machines reach the SuperLink."""
+    own: Path | None
+    """The operator's own certificates, as this process sees them."""
+    own_shown: str
+    """The same, as the operator gave it."""
+    directories: Directories
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `SettingError` where one is impossible."""
+        shown = _text(environment, "CERTIFICATES", "")
+        own = _text(environment, "BOUQUET_CERTIFICATES", shown)
+        return cls(
+            names=_names(environment),
+            own=Path(own) if own else None,
+            own_shown=shown or own,
+            directories=Directories.read(environment),
         )
 
 
 @dataclass(frozen=True)
 class SetupSettings:
-    """What the one-shot service `setup` needs to know."""
+    """What the one-shot that enrols the SuperNodes needs to know."""
 
     supernodes: int
     size_file: Path
+    """Where it says how many there are to be."""
+    insecure: bool
+    control: str
+    """The SuperLink's Control API."""
+    directories: Directories
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read the settings; raise `SettingError` where one is impossible."""
-        leases = Directories.read(environment).leases
-        return cls(supernodes=_supernodes(environment), size_file=_size_file(environment) or leases / "size")
+        directories = Directories.read(environment)
+        return cls(
+            supernodes=_supernodes(environment),
+            size_file=_size_file(environment) or directories.leases / "size",
+            insecure=_insecure(environment),
+            control=_text(environment, "CONTROL", "control:9093"),
+            directories=directories,
+        )
 
 
 @dataclass(frozen=True)
@@ -116,16 +188,19 @@ class SuperLinkSettings:
     fleet_address: str
     control_address: str
     runtime_address: str
+    insecure: bool
     directories: Directories
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read the settings; raise `SettingError` where one is impossible."""
+        _fleet_bind(environment)  # where Docker publishes the Fleet API: not beyond loopback without TLS
         return cls(
             fleet_address=_text(environment, "FLEET_ADDRESS", "0.0.0.0:9092"),
             control_address=_text(environment, "CONTROL_ADDRESS", "0.0.0.0:9093"),
             # The Runtime API gives tasks and tokens to any peer: never beyond loopback.
             runtime_address=_text(environment, "RUNTIME_ADDRESS", "127.0.0.1:9091"),
+            insecure=_insecure(environment),
             directories=Directories.read(environment),
         )
 
@@ -146,6 +221,7 @@ class SuperNodeSettings:
     threads: int | None
     """Of TensorFlow; None: the node's share of the cores."""
     runtime_address: str
+    insecure: bool
     directories: Directories
 
     @classmethod
@@ -164,6 +240,7 @@ class SuperNodeSettings:
             dataset=_text(environment, "BOUQUET_DATASET", "") or None,
             threads=_whole(environment, "TF_THREADS", 1, 1, 1024) if _text(environment, "TF_THREADS", "") else None,
             runtime_address=_text(environment, "RUNTIME_ADDRESS", "127.0.0.1:9094"),
+            insecure=_insecure(environment),
             directories=Directories.read(environment),
         )
 
@@ -211,6 +288,11 @@ class HostSettings:
     fleet: str
     control_port: int
     fleet_port: int
+    fleet_bind: str
+    insecure: bool
+    certificates: CertificateSettings
+    partition_id: int | None
+    """Of the node that `make join-command` is for."""
     run_config: str
     results: Path
     base_image: str | None
@@ -223,12 +305,24 @@ class HostSettings:
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read the settings; raise `SettingError` where one is impossible."""
         dataset = _text(environment, "DATASET", "")
+        own = _text(environment, "CERTIFICATES", "")
+        joining = _text(environment, "PARTITION_ID", "")
+        certificates = CertificateSettings.read(environment)
+        if own:
+            folder = _existing_folder("CERTIFICATES", own, "give a folder with ca.crt, server.pem and server.key")
+            certificates = replace(certificates, own=folder, own_shown=str(folder))
         return cls(
             supernodes=_supernodes(environment),
-            dataset=_existing_folder("DATASET", dataset) if dataset else None,
+            dataset=_existing_folder("DATASET", dataset, "give a folder in the layout of uoft-cs/cifar10")
+            if dataset
+            else None,
             fleet=_choice(environment, "FLEET", ("auto", "containers", "processes")),
             control_port=_whole(environment, "CONTROL_PORT", 9093, 1, MAX_PORT),
             fleet_port=_whole(environment, "FLEET_PORT", 9092, 1, MAX_PORT),
+            fleet_bind=_fleet_bind(environment),
+            insecure=_insecure(environment),
+            certificates=certificates,
+            partition_id=_whole(environment, "PARTITION_ID", 0, 0, MAX_SUPERNODES) if joining else None,
             run_config=_text(environment, "RUN_CONFIG", ""),
             results=Path(_text(environment, "RESULTS", str(PROJECT / "results"))),
             base_image=_text(environment, "BASE_IMAGE", "") or None,
@@ -260,13 +354,13 @@ def _cpu_limit(cgroup: Path) -> float | None:
         return None
 
 
-def _existing_folder(name: str, value: str) -> Path:
+def _existing_folder(name: str, value: str, hint: str) -> Path:
     path = Path(value).expanduser().resolve()
     if not path.is_dir():
         raise SettingError(
             name,
             value,
             "there is no such folder",
-            f"give a folder in the layout of uoft-cs/cifar10, or leave {name} out",
+            f"{hint}, or leave {name} out",
         )
     return path

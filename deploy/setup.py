@@ -1,13 +1,48 @@
-"""The one-shot service `setup`: writes how large the fleet is to be, and ends."""
+"""One-shot that enrols the SuperNodes and says how many there are to be. Safe to run again.
 
-from deploy.entry import report
+A node's key is put where its SuperNode looks for it (`deploy.identity`) only once the SuperLink has taken its public
+half: what waits for the key waits for the enrolment. The fleet's size is written last (`deploy.size`).
+"""
+
+import sys
+from pathlib import Path
+
+from deploy.certificates import CA
+from deploy.entry import report, warn_of_insecurity
+from deploy.flower.control import ControlApi
+from deploy.identity import key_path, make_key, public_key, write_identity
 from deploy.settings import SetupSettings
 from deploy.size import write_size
 
 
+def enrol(api: ControlApi, identities: Path, partition_ids: range) -> int:
+    """Enrol the nodes of these partitions; return how many the SuperLink did not know yet."""
+    enrolled = api.enrolled()
+    new = 0
+    for partition_id in partition_ids:
+        path = key_path(identities, partition_id)
+        private_key = path.read_bytes() if path.exists() else None
+        if private_key and public_key(private_key) in enrolled:
+            continue
+        if private_key is None or not api.enrol(public_key(private_key)):
+            # None yet, or one of a node that was removed: Flower never takes such a key again.
+            private_key = make_key()
+            api.enrol(public_key(private_key))
+            write_identity(identities, partition_id, private_key)
+        new += 1
+    return new
+
+
 def main() -> None:
-    """Check the settings and write the size."""
+    """Enrol SUPERNODES SuperNodes, and say so."""
     settings = SetupSettings.read()
+    if settings.insecure:
+        warn_of_insecurity()
+    else:
+        identities = settings.directories.identities
+        with ControlApi(settings.control, (identities / CA).read_bytes()) as api:
+            new = enrol(api, identities, range(settings.supernodes))
+        sys.stderr.write(f"bouquet: {settings.supernodes} SuperNodes are enrolled, {new} of them newly\n")
     write_size(settings.size_file, settings.supernodes)
 
 

@@ -3,7 +3,9 @@
 import os
 from functools import partial
 
-from deploy.entry import become, concrete, report
+from deploy.certificates import CA
+from deploy.entry import become, concrete, report, warn_of_insecurity
+from deploy.identity import key_path, wait_for_identity
 from deploy.partition import take_partition
 from deploy.place import wait_for_place
 from deploy.settings import SuperNodeSettings, share_of_cores
@@ -23,7 +25,7 @@ def node_config(settings: SuperNodeSettings, partition_id: int, supernodes: int)
 def command_line(settings: SuperNodeSettings, partition_id: int, supernodes: int) -> list[str]:
     """Return the arguments of `flower-supernode`."""
     return [
-        "--insecure",
+        *security(settings, partition_id),
         "--superlink",
         settings.superlink,
         "--max-wait-time",
@@ -43,11 +45,26 @@ def take_place(settings: SuperNodeSettings) -> tuple[int, int]:
     return wait_for_place(leases, partial(read_size, settings.size_file), wanted, named_by)
 
 
+def security(settings: SuperNodeSettings, partition_id: int) -> list[str]:
+    """Return the arguments for TLS and the key that goes with the partition, or for neither."""
+    if settings.insecure:
+        return ["--insecure"]
+    identities = settings.directories.identities
+    return [
+        *("--root-certificates", str(identities / CA)),
+        *("--auth-supernode-private-key", str(key_path(identities, partition_id))),
+    ]
+
+
 def main() -> None:
     """Check the settings, take a place, and become the process that runs `flower-supernode`."""
     settings = SuperNodeSettings.read()
     partition_id, supernodes = take_place(settings)
     os.environ["BOUQUET_PLACE"] = f"{partition_id} {'leased' if settings.partition_id is None else 'given'}"
+    if settings.insecure:
+        warn_of_insecurity()
+    else:
+        wait_for_identity(settings.directories.identities, partition_id, settings.superlink_max_wait)
     # Ten nodes with as many TensorFlow threads as cores each fight for them: each gets its share.
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, str(settings.threads or share_of_cores(supernodes)))

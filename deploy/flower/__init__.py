@@ -12,6 +12,9 @@ superlink.py    the servicer classes and the names under which `flower_superlink
                 objects to push; `get_authenticated_task`
 database.py     `InMemoryLinkState` and `InMemoryCoreState`: the methods for messages and objects, and what they use of
                 themselves; `SqlLinkState`; the names in the two factories
+refusal.py      `NodeAuthServerInterceptor`, under that name in `flower_superlink`; the codes of `FlowerError` for a
+                node that may not register or activate; that an abort leaves its code in the context
+control.py      the Control API's `ListNodes` and `RegisterNode`; that a key already known is refused as 'in use'
 supernode.py    `start_client_internal`: its `_init_connection` and what that yields, its sleeps (3 s after an empty
                 pull, 0.5 s for a reply); that a message is confirmed once all its objects are stored;
                 `grpc_rere_client.connection`: `create_channel`, `HeartbeatSender`

@@ -21,7 +21,7 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, flower_superl
 from flwr.superlink.servicer.control.control_servicer import ControlServicer
 from flwr.superlink.servicer.runtime.runtime_servicer import SuperLinkRuntimeServicer
 
-from . import database
+from . import database, refusal
 from .patching import check_version, replace
 from .waiting import Bell, Listener, Mailboxes, hold_asked
 
@@ -252,6 +252,7 @@ def install(board: Switchboard) -> None:
     for servicer in (Fleet, Runtime, Control):
         servicer.board = board
     database.install()
+    refusal.install()
     replace("flwr.superlink.cli.flower_superlink", "FleetServicer", Fleet)
     replace("flwr.superlink.servicer.runtime.runtime_grpc", "SuperLinkRuntimeServicer", Runtime)
     replace("flwr.superlink.servicer.control.control_grpc", "ControlServicer", Control)
