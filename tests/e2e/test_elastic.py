@@ -96,45 +96,54 @@ class Soak:
         self._random = random.Random(seed)
 
     def step(self) -> str:
-        step = self._random.choice([self.kill, self.stop, self.start, self.remove, self.scale, self.reconnect])
-        return step() or "nothing to do"
+        steps: list[Callable[[], str]] = [self.scale]
+        if names(self.fleet):
+            steps.append(self.remove)
+        if names(self.fleet, running=True):
+            steps += [self.kill, self.stop, self.reconnect]
+        if names(self.fleet, running=False):
+            steps.append(self.start)
+        return self._random.choice(steps)()
 
-    def _one(self, running: bool | None) -> str | None:
-        # The choice is by rank, so that the same seed makes the same steps whatever the containers are called.
-        there = names(self.fleet, running=running)
-        return there[self._random.randrange(len(there))] if there else None
+    def _one(self, running: bool | None) -> str:
+        return self._random.choice(names(self.fleet, running=running))
 
-    def kill(self) -> str | None:
-        if name := self._one(running=True):
-            docker("kill", name, check=False)  # it may be starting over at this moment
-        return name and f"kill {name}"
+    def kill(self) -> str:
+        name = self._one(running=True)
+        docker("kill", name, check=False)  # it may be starting over at this moment
+        return f"kill {name}"
 
-    def stop(self) -> str | None:
-        if name := self._one(running=True):
-            docker("stop", "--time", "5", name)
-        return name and f"stop {name}"
+    def stop(self) -> str:
+        name = self._one(running=True)
+        docker("stop", "--time", "5", name)
+        return f"stop {name}"
 
-    def start(self) -> str | None:
-        if name := self._one(running=False):
-            docker("start", name)
-        return name and f"start {name}"
+    def start(self) -> str:
+        name = self._one(running=False)
+        docker("start", name)
+        return f"start {name}"
 
-    def remove(self) -> str | None:
-        if name := self._one(running=None):
-            docker("rm", "--force", name)
-        return name and f"remove {name}"
+    def remove(self) -> str:
+        name = self._one(running=None)
+        docker("rm", "--force", name)
+        return f"remove {name}"
 
     def scale(self) -> str:
         self.size = self._random.randint(1, MOST)
         scale(self.fleet, self.size)
         return f"scale to {self.size}"
 
-    def reconnect(self) -> str | None:
-        if name := self._one(running=True):
-            network = f"{self.fleet.environment['COMPOSE_PROJECT_NAME']}_fleet"
-            docker("network", "disconnect", "--force", network, name, check=False)
+    def reconnect(self) -> str:
+        name = self._one(running=True)
+        network = f"{self.fleet.environment['COMPOSE_PROJECT_NAME']}_fleet"
+        docker("network", "disconnect", "--force", network, name, check=False)
+
+        def connected() -> bool:  # refused while the container starts over, and now and then by an old daemon
             docker("network", "connect", network, name, check=False)
-        return name and f"reconnect {name}"
+            return network in docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", name)
+
+        wait_for(f"{name} is connected again", connected, seconds=60)
+        return f"reconnect {name}"
 
 
 def test_after_thirty_random_steps_every_partition_id_is_held_exactly_once(
