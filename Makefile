@@ -1,6 +1,6 @@
 # Names for commands; what they do is in deploy/.
 .DEFAULT_GOAL := help
-.PHONY: help run up down logs status results connection test bench lint
+.PHONY: help run up down logs status results connection join-command test bench lint
 
 # Outside the checkout, since `flwr run` walks every file in it (docs/decisions/0005-environment-outside.md).
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bouquet
@@ -15,8 +15,9 @@ logs: .venv/ready  ## follow the fleet's logs
 status: .venv/ready  ## show each SuperLink and SuperNode
 results: .venv/ready  ## copy the results of all runs out of the fleet
 connection: .venv/ready  ## write the connection local-deployment for flwr
+join-command: .venv/ready  ## enrol a SuperNode for another machine, print the command that starts it there
 
-run up down logs status results connection:
+run up down logs status results connection join-command:
 	@$(BIN)/python -m deploy $@
 
 test: .venv/ready  ## run all tests: units, simulation, process fleet, containers
@@ -41,4 +42,4 @@ lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint, shellcheck
 	touch $@
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'

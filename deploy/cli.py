@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dotenv import load_dotenv
 
-from deploy import preflight
+from deploy import join, preflight
 from deploy.certificates import check_own
 from deploy.connection import write_connection
 from deploy.entry import INSECURITY, report
@@ -87,8 +87,19 @@ def _connect(settings: HostSettings, fleet: Fleet) -> None:
     say(f"connection `local-deployment` is in {path}")
 
 
+def join_command(settings: HostSettings) -> None:
+    """Enrol a SuperNode for another machine, and print the one command that starts it there."""
+    join.check(settings)
+    certificate = choose_fleet(settings)[0].root_certificate()
+    if certificate is not None:
+        command, account = join.command(settings, certificate)
+        sys.stderr.write(f"bouquet: {account}\n")
+        print(command)
+
+
 COMMANDS: dict[str, Callable[[HostSettings], object]] = {
-    command.__name__: command for command in (run, up, down, logs, status, results, connection)
+    command.__name__.replace("_", "-"): command
+    for command in (run, up, down, logs, status, results, connection, join_command)
 }
 
 

@@ -34,6 +34,8 @@ class ComposeFleet:
             os.environ["DATASET"] = str(settings.dataset)
         if settings.certificates.own is not None:
             os.environ["CERTIFICATES"] = str(settings.certificates.own)
+        if settings.hub_token is not None:
+            os.environ["HF_TOKEN_FILE"] = str(settings.hub_token)
         self._docker = DockerClient(compose_files=[PROJECT / "docker-compose.yml"])
 
     def prepare(self) -> Iterator[str]:
@@ -127,8 +129,13 @@ class ComposeFleet:
 
     def _raise_unhealthy(self, error: DockerException | None) -> None:
         bad = [member for member in self.members() if not member.healthy]
+        bad += [
+            _member(container, None)
+            for container in self._docker.compose.ps(all=True)
+            if _role(container) not in MEMBERS and container.state.exit_code
+        ]
         names = [f"{member.name} ({member.state})" for member in bad] or ["no container was started"]
-        tails = [f"--- {m.name}\n{self._docker.container.logs(m.name, tail=TAIL)}" for m in bad[:3]]
+        tails = [f"--- {m.name}\n{self._docker.container.logs(m.name, tail=TAIL)}" for m in bad[-3:]]
         raise FleetError(
             f"SUPERNODES={self._settings.supernodes}: the fleet is not healthy: {', '.join(names)}\n"
             + "\n".join(tails),

@@ -139,8 +139,11 @@ class ProcessFleet:
         }
         if settings.dataset:
             shared["BOUQUET_DATASET"] = str(settings.dataset)
+        if settings.hub_token:
+            shared["HF_TOKEN_PATH"] = str(settings.hub_token)
+        local = settings.fleet_bind.startswith("127.")
         superlink = {
-            "FLEET_ADDRESS": f"127.0.0.1:{settings.fleet_port}",
+            "FLEET_ADDRESS": f"{'127.0.0.1' if local else '0.0.0.0'}:{settings.fleet_port}",  # noqa: S104
             "CONTROL_ADDRESS": f"127.0.0.1:{settings.control_port}",
             "RUNTIME_ADDRESS": "127.0.0.1:0",
         }

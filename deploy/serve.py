@@ -87,7 +87,8 @@ def supernode(arguments: Sequence[str], settings: ServeSettings, executor: Execu
             raise
         raise FleetError(
             f"SUPERLINK={_value(arguments, '--superlink')}: gave up reaching the SuperLink",
-            "start it, or correct SUPERLINK; SUPERLINK_MAX_WAIT sets for how many seconds a SuperNode tries",
+            "start it, or correct SUPERLINK; if it refused this node (see above), its log says why; "
+            "SUPERLINK_MAX_WAIT sets for how many seconds a SuperNode tries",
         ) from error
 
 

@@ -291,11 +291,15 @@ class HostSettings:
     fleet_bind: str
     insecure: bool
     certificates: CertificateSettings
+    hub_token: Path | None
+    """File with a token for the dataset's hub."""
     partition_id: int | None
     """Of the node that `make join-command` is for."""
     run_config: str
     results: Path
     base_image: str | None
+    tag: str
+    """Of both images."""
     flower_home: Path
     home: Path
     """Where a fleet of local processes keeps its state, logs and caches."""
@@ -307,6 +311,7 @@ class HostSettings:
         dataset = _text(environment, "DATASET", "")
         own = _text(environment, "CERTIFICATES", "")
         joining = _text(environment, "PARTITION_ID", "")
+        token = _text(environment, "HF_TOKEN_FILE", "")
         certificates = CertificateSettings.read(environment)
         if own:
             folder = _existing_folder("CERTIFICATES", own, "give a folder with ca.crt, server.pem and server.key")
@@ -322,10 +327,12 @@ class HostSettings:
             fleet_bind=_fleet_bind(environment),
             insecure=_insecure(environment),
             certificates=certificates,
+            hub_token=_existing_file("HF_TOKEN_FILE", token) if token else None,
             partition_id=_whole(environment, "PARTITION_ID", 0, 0, MAX_SUPERNODES) if joining else None,
             run_config=_text(environment, "RUN_CONFIG", ""),
             results=Path(_text(environment, "RESULTS", str(PROJECT / "results"))),
             base_image=_text(environment, "BASE_IMAGE", "") or None,
+            tag=_text(environment, "TAG", "latest"),
             home=Path(_text(environment, "BOUQUET_HOME", str(PROJECT / ".bouquet"))).resolve(),
             flower_home=Path(_text(environment, "FLWR_HOME", str(Path.home() / ".flwr"))),
             up_timeout=_whole(environment, "UP_TIMEOUT", 300, 1, 86400),
@@ -363,4 +370,11 @@ def _existing_folder(name: str, value: str, hint: str) -> Path:
             "there is no such folder",
             f"{hint}, or leave {name} out",
         )
+    return path
+
+
+def _existing_file(name: str, value: str) -> Path:
+    path = Path(value).expanduser().resolve()
+    if not path.is_file():
+        raise SettingError(name, value, "there is no such file", f"correct it, or leave {name} out")
     return path

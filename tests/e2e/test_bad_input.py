@@ -88,6 +88,7 @@ def supernode(tmp_path: Path) -> Iterator[Callable[..., SuperNode]]:
             "BOUQUET_RUN_DIR": str(tmp_path / f"run-{len(started)}"),
             "RUNTIME_ADDRESS": "127.0.0.1:0",
             "SUPERNODES": "2",
+            "INSECURE": "1",
             "SUPERLINK": f"127.0.0.1:{free_port()}",
             **settings,
         }

@@ -40,6 +40,7 @@ def started(folder: Path, command: list[str], **settings: str) -> Iterator[Path]
         "BOUQUET_STATE_DIR": str(folder / "state"),
         "BOUQUET_LEASE_DIR": str(folder / "leases"),
         "SUPERNODES": "1",
+        "INSECURE": "1",  # stock Flower has no certificates of its own
         **settings,
     }
     with log.open("wb") as output:

@@ -48,3 +48,19 @@ def test_flower_itself_reads_what_was_written(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
     write_connection("127.0.0.1:9093", tmp_path)
     assert read_superlink_connection("local-deployment").address == "127.0.0.1:9093"
+
+
+def test_with_a_certificate_the_connection_points_at_a_copy_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flwr.cli.flower_config import read_superlink_connection
+
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    write_connection("127.0.0.1:9093", tmp_path)
+    write_connection("127.0.0.1:9093", tmp_path, b"certificate")
+    connection = read_superlink_connection("local-deployment")
+    assert connection.root_certificates is not None
+    assert Path(connection.root_certificates).read_bytes() == b"certificate"
+    assert connection.insecure is False
+    write_connection("127.0.0.1:9093", tmp_path)
+    assert read_superlink_connection("local-deployment").insecure is True

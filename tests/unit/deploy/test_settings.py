@@ -91,3 +91,30 @@ def test_a_container_with_a_cpu_limit_gets_that_many_threads(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert share_of_cores(2, tmp_path) == threads
+
+
+def test_without_tls_the_fleet_stays_on_this_machine() -> None:
+    assert HostSettings.read({"INSECURE": "1"}).fleet_bind == "127.0.0.1"
+    for reader in (HostSettings, SuperLinkSettings):
+        with pytest.raises(SettingError, match="FLEET_BIND=0.0.0.0: INSECURE=1 would let any machine join"):
+            reader.read({"INSECURE": "1", "FLEET_BIND": "0.0.0.0"})
+
+
+def test_tls_and_keys_are_the_default() -> None:
+    for reader in (HostSettings, SuperLinkSettings, SuperNodeSettings):
+        assert reader.read({}).insecure is False
+    with pytest.raises(SettingError, match="INSECURE=yes: not known; give one of: 0, 1"):
+        SuperNodeSettings.read({"INSECURE": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("FLEET_BIND", "everywhere", "not an IP address"),
+        ("CERTIFICATES", "/no/such", "there is no such folder; give a folder with ca.crt, server.pem and server.key"),
+        ("HF_TOKEN_FILE", "/no/such", "there is no such file"),
+    ],
+)
+def test_what_concerns_security_is_checked_before_anything_starts(name: str, value: str, problem: str) -> None:
+    with pytest.raises(SettingError, match=f"{name}={value}: {problem}"):
+        HostSettings.read({name: value})

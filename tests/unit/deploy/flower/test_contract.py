@@ -61,6 +61,12 @@ def test_a_name_that_is_gone_is_reported_with_its_module() -> None:
         ),
         ("flwr.superlink.cli.flower_superlink", "SuperLinkLifespan", "flower_superlink", "superlink.py: run_superlink"),
         (
+            "flwr.superlink.cli.flower_superlink",
+            "NodeAuthServerInterceptor",
+            "SuperLinkLifespan._start_legacy_fleet_grpc_rere",
+            "refusal.py: install",
+        ),
+        (
             "flwr.superlink.servicer.runtime.runtime_grpc",
             "SuperLinkRuntimeServicer",
             "run_runtime_api_grpc",
@@ -176,6 +182,9 @@ def _named(annotation: Any) -> str:
         ("fleet_pb2.PushMessagesRequest", {"messages_list", "message_object_trees"}, "superlink.py: Fleet"),
         ("fleet_pb2.PushMessagesResponse", {"objects_to_push"}, "superlink.py: Fleet"),
         ("message_pb2.PushObjectResponse", {"stored"}, "superlink.py: Fleet, Runtime"),
+        ("control_pb2.ListNodesResponse", {"nodes_info"}, "control.py: ControlApi"),
+        ("control_pb2.RegisterNodeRequest", {"public_key"}, "control.py: ControlApi"),
+        ("node_pb2.NodeInfo", {"public_key", "node_id", "status"}, "control.py: ControlApi"),
         ("task_pb2.Task", {"task_id", "type", "run_id"}, "tasks.py: TaskQueue"),
     ],
 )
@@ -293,6 +302,25 @@ def test_the_servers_have_a_thread_for_each_held_call() -> None:
         "max_concurrent_workers"
     ]
     assert workers.default >= 500, "fewer threads than waiting nodes: raise them in superlink.py: install"
+
+
+def test_a_node_that_is_refused_is_refused_with_the_codes_we_tell_of() -> None:
+    fleet = find(FLEET)
+    for method, code in (
+        ("RegisterNode", "FLEET_SUPERNODE_REGISTRATION_DISABLED"),
+        ("ActivateNode", "FLEET_NODE_ACTIVATION_FAILED"),
+    ):
+        text = inspect.getsource(getattr(fleet, method))
+        assert f"ApiErrorCode.{code}" in text, f"{FLEET}.{method} has changed: mend refusal.py: REFUSALS"
+    activate = source("flwr.server.superlink.fleet.message_handler.message_handler.activate_node")
+    assert "could not be activated" in activate, "how a node still online is refused has changed: mend refusal.py"
+
+
+def test_a_key_that_is_known_is_refused_as_in_use() -> None:
+    from flwr.supercore.error import ApiErrorCode
+    from flwr.supercore.error.catalog import API_ERROR_MAP
+
+    assert "in use" in API_ERROR_MAP[ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE].public_message, "mend control.py: enrol"
 
 
 def test_the_lifespan_says_when_all_apis_serve() -> None:
