@@ -1,9 +1,10 @@
 """The SuperNodes that a run counts on, while the fleet grows and shrinks around it.
 
-A run cuts its dataset into as many partitions as there were SuperNodes at its start, and keeps to that: with another
-cut, one node's training images would be another's test images. So a node that comes later is asked which partition it
-holds. Where that is one of the run's, it takes part from then on: it stands in for one that went. Where it is not, it
-waits for the next run. All of this is told in the run's log, and in `metrics.json` as ``fleet-changes``.
+A run cuts its dataset into as many partitions as the fleet was to have at its start (more, where nodes from elsewhere
+had joined it), and keeps to that: with another cut, one node's training images would be another's test images. So a
+node that comes later is asked which partition it holds. Where that is one of the run's, it takes part from then on: it
+stands in for one that went. Where it is not, it waits for the next run. All of this is told in the run's log, and in
+`metrics.json` as ``fleet-changes``.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class Roll:
         changes: What happened to the fleet during the run, in order.
     """
 
-    def __init__(self, node_ids: Iterable[int], num_partitions: int | None) -> None:
-        self.num_partitions = num_partitions
+    def __init__(self, node_ids: Iterable[int], size: int | None) -> None:
         self.partition_ids: dict[int, int] = {}
         self.changes: list[dict[str, Any]] = []
         self._members = set(node_ids)
         self.at_start = len(self._members)
+        self.num_partitions = None if size is None else max(size, self.at_start)
         self._present = set(self._members)
         self._left_out: set[int] = set()
         self._asked: dict[str, int] = {}

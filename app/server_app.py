@@ -76,8 +76,8 @@ def run(grid: Grid, config: RunConfig, size: int | None, results: Results) -> No
         return MetricRecord({"eval_loss": scores.loss, "eval_acc": scores.accuracy})
 
     named: dict[str, str | int] = {"dataset": source.name, "dataset-revision": source.revision}
-    if size is not None:  # the run keeps its partitions, whatever becomes of the fleet meanwhile
-        named["num-partitions"] = size
+    if roll.num_partitions is not None:  # the run keeps its partitions, whatever becomes of the fleet meanwhile
+        named["num-partitions"] = roll.num_partitions
     began = time.monotonic()
     try:
         final = strategy.start(

@@ -109,5 +109,9 @@ def test_a_fleet_that_stays_away_ends_the_run_with_the_deadline(grid: FakeGrid, 
         at_start.call(grid, 4, 0.01)
 
 
+def test_a_node_that_has_joined_from_elsewhere_beyond_the_fleets_size_has_a_partition_too(grid: FakeGrid) -> None:
+    assert Roll(grid.get_node_ids(), 2).num_partitions == 3
+
+
 def test_what_strategies_sample_from_is_the_same_list_however_often_they_ask() -> None:
     assert [list(PlacesOnly([1, 2]).get_node_ids()) for _ in range(2)] == [[1, 2], [1, 2]]

@@ -18,6 +18,7 @@ ROLES = ("superlink", "supernode")
 ONE_SHOTS = ("certificates", "setup")
 INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
+    *("BOUQUET_SIZE_FILE", "BOUQUET_PLACE", "TASK_SLOT"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
 }
 """What the fleets set for their own processes: no setting of the user's."""
@@ -91,6 +92,16 @@ def test_what_stays_depends_on_nothing_that_changes_with_the_size_of_the_fleet(
     for name in compose["services"][role]["depends_on"]:
         if name in ONE_SHOTS:
             assert "SUPERNODES" not in str(compose["services"][name])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_size_of_the_fleet_is_in_a_file_and_in_no_environment_of_what_stays(
+    compose: dict[str, Any], role: str
+) -> None:
+    environment = compose["services"][role]["environment"]
+    assert "SUPERNODES" not in str(environment)
+    assert environment["BOUQUET_SIZE_FILE"] == compose["services"]["setup"]["environment"]["BOUQUET_SIZE_FILE"]
+    assert readers(compose, "leases") == {"setup": True, "superlink": False, "supernode": True}
 
 
 def test_every_one_shot_is_awaited_by_its_success(compose: dict[str, Any]) -> None:
