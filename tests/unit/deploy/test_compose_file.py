@@ -156,6 +156,15 @@ def test_the_isolated_overlay_leaves_no_way_out_and_changes_nothing_else() -> No
     }
 
 
+def test_a_node_with_settings_of_its_own_is_no_copy_and_one_of_the_fleet(compose: dict[str, Any]) -> None:
+    services = yaml.safe_load(text("deploy/compose/large-node.yml"))["services"]
+    own = services["supernode-large"]
+    assert own["extends"] == {"file": "docker-compose.yml", "service": "supernode"}
+    assert own.keys() == {"extends", "deploy", "mem_limit", "cpus", "environment", "volumes"}
+    default = int(documented(active_only=True)["SUPERNODES"])
+    assert services["supernode"]["deploy"]["replicas"] + own["deploy"]["replicas"] == default
+
+
 def test_supernodes_wait_for_a_healthy_superlink(compose: dict[str, Any]) -> None:
     assert compose["services"]["supernode"]["depends_on"] == {"superlink": {"condition": "service_healthy"}}
 
