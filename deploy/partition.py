@@ -67,7 +67,12 @@ def take_partition(leases: Path, supernodes: int, wanted: int | None = None, nam
             f"taken by the SuperNode on {_holder(leases / f'claim-{wanted}')}",
             f"give each SuperNode its own, or leave {named_by} out",
         )
+    told = False
     while not _lock(leases / f"partition-{wanted}"):
+        if not told:
+            host = _holder(leases / f"partition-{wanted}")
+            sys.stderr.write(f"bouquet: waiting for partition-id {wanted}: the SuperNode on {host} makes room for it\n")
+            told = True
         time.sleep(HANDOVER)
     return wanted
 

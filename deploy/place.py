@@ -60,20 +60,20 @@ def wait_for_place(
         time.sleep(LOOK)
 
 
-def follow(size_file: Path, leases: Path, partition_id: int, claimed: bool, follower: Follower) -> None:
+def follow(size_file: Path | None, leases: Path, partition_id: int, claimed: bool, follower: Follower) -> None:
     """Look from now on, in a thread, whether the place is still one, and tell `follower`.
 
-    `claimed`: the SuperNode must have this very partition, and makes room for nobody.
+    `size_file`: None for a fleet whose size does not change. `claimed`: the SuperNode must have this very partition, and makes room for nobody.
     """
     threading.Thread(
         target=_follow, args=(size_file, leases, partition_id, claimed, follower), name="place", daemon=True
     ).start()
 
 
-def _follow(size_file: Path, leases: Path, partition_id: int, claimed: bool, follower: Follower) -> None:
+def _follow(size_file: Path | None, leases: Path, partition_id: int, claimed: bool, follower: Follower) -> None:
     known = None
     while True:
-        supernodes = read_size(size_file)
+        supernodes = read_size(size_file) if size_file else None
         if supernodes is not None and partition_id >= supernodes:
             return follower.leave(
                 f"the fleet has {supernodes} SuperNodes now, and this one holds partition-id "

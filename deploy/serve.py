@@ -64,7 +64,7 @@ def supernode(arguments: Sequence[str], settings: ServeSettings, executor: Execu
     health = Health(readiness)
 
     def follow_size(follower: Follower) -> None:
-        if settings.size_file and settings.place:
+        if settings.place:
             follow(settings.size_file, settings.leases, *settings.place, follower)
 
     try:
