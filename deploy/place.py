@@ -63,7 +63,8 @@ def wait_for_place(
 def follow(size_file: Path | None, leases: Path, partition_id: int, claimed: bool, follower: Follower) -> None:
     """Look from now on, in a thread, whether the place is still one, and tell `follower`.
 
-    `size_file`: None for a fleet whose size does not change. `claimed`: the SuperNode must have this very partition, and makes room for nobody.
+    `size_file`: None for a fleet whose size does not change. `claimed`: the SuperNode must have this very partition,
+    and makes room for nobody.
     """
     threading.Thread(
         target=_follow, args=(size_file, leases, partition_id, claimed, follower), name="place", daemon=True
