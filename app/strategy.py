@@ -104,11 +104,14 @@ class RecordedFedAvg(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the weights and metrics by number of examples.
 
+        In the order of partition-ids: floating-point sums depend on their order, and replies come in any.
+
         Raises:
             RunError: No node trained.
         """
         phase, replies = self.rounds[-1].train, list(replies)
         self._record(phase, replies)
+        replies.sort(key=lambda reply: self._roll.partition_ids.get(reply.metadata.src_node_id, -1))
         arrays, metrics = super().aggregate_train(server_round, replies)
         self._finish(phase, metrics)
         if arrays is None:

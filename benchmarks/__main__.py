@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.flwr import flwr, free_port, run_id, strategy_seconds
 from benchmarks.machine import Cost, available, cpu_seconds
-from benchmarks.report import Measured, plot, table
+from benchmarks.report import ARITHMETIC, Measured, idle_table, plot, runs_table, trips_table
 from benchmarks.simulation import simulation
 from deploy.connection import NAME, write_connection
 from deploy.entry import report
@@ -30,7 +30,8 @@ from deploy.host import choose_fleet
 from deploy.settings import PROJECT, HostSettings
 
 NOOP = PROJECT / "tests" / "apps" / "noop"
-OUTPUT = PROJECT / "benchmarks"
+RESULTS = PROJECT / "benchmarks" / "results.json"
+PLOT = PROJECT / "benchmarks" / "bench.png"
 ROUNDS = 3
 IDLE_SECONDS = 60
 
@@ -69,13 +70,14 @@ class Bench:
         write_connection(f"127.0.0.1:{self.settings.control_port}", self.settings.flower_home, fleet.root_certificate())
 
     def arithmetic(self) -> None:
-        """Measure the arithmetic alone."""
-        command = [sys.executable, "-m", "benchmarks.arithmetic", str(self.dataset), "10", str(ROUNDS)]
+        """Measure the arithmetic alone, by Keras' `fit` and by the app's own loop."""
         environment = os.environ | {"BOUQUET_CACHE_DIR": str(self.folder / "cache")}
-        with Cost(self.baseline) as cost:
-            done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
-        said = json.loads(done.stdout.splitlines()[-1])
-        self.note(Measured("arithmetic alone", said["seconds"], None, cost.cpu, cost.memory, said["eval_acc"]))
+        for way, label in (("fit", ARITHMETIC), ("loop", "the same in this app's own loop")):
+            command = [sys.executable, "-m", "benchmarks.arithmetic", way, str(self.dataset), "10", str(ROUNDS)]
+            with Cost(self.baseline) as cost:
+                done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
+            said = json.loads(done.stdout.splitlines()[-1])
+            self.note(Measured(label, said["seconds"], None, cost.cpu, cost.memory, said["eval_acc"]))
 
     def run(self, label: str, fleet: Fleet) -> None:
         """Measure a run on a fleet."""
@@ -161,6 +163,24 @@ class Bench:
         accuracy = last["evaluate"]["metrics"]["eval_acc"]
         self.note(Measured(label, strategy_seconds(output), cost.wall, cost.cpu, cost.memory, accuracy))
 
+    def save(self) -> None:
+        """Write what has been measured so far."""
+        result = {
+            "machine": f"{os.cpu_count()} cores ({platform.machine()}), {self.baseline / 2**30:.0f} GiB of memory free",
+            "dataset": self.dataset.name,
+            "rounds": ROUNDS,
+            "runs": [measured.as_json() for measured in self.measured],
+            "round-trips": self.trips,
+            "idle": self.idle,
+        }
+        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+        plot(self.measured, PLOT)
+
+    def tables(self) -> str:
+        """Return what has been measured so far as Markdown."""
+        tables = (runs_table(self.measured), trips_table(self.trips), idle_table(self.idle))
+        return "\n\n".join(table for table in tables if table)
+
     def note(self, measured: Measured) -> None:
         """Keep a measurement, and show it at once."""
         self.measured.append(measured)
@@ -190,17 +210,8 @@ def main() -> None:
                 parts[part](bench)
                 if part in ("fleet", "stock"):
                     bench.arithmetic()  # in turn, since the machine's speed drifts
-    result = {
-        "machine": f"{os.cpu_count()} cores ({platform.machine()}), Linux {platform.release()}",
-        "dataset": dataset.name,
-        "rounds": ROUNDS,
-        "runs": [measured.as_json() for measured in bench.measured],
-        "round-trips": bench.trips,
-        "idle": bench.idle,
-    }
-    (OUTPUT / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-    plot(bench.measured, OUTPUT / "bench.png")
-    print(f"\n{table(bench.measured)}\n\n{OUTPUT / 'results.json'}\n{OUTPUT / 'bench.png'}")
+                bench.save()
+    print(f"\n{bench.tables()}\n\n{RESULTS}\n{PLOT}")
 
 
 report(main)

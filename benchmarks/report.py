@@ -1,10 +1,13 @@
-"""The table and the plot of a benchmark."""
+"""The tables and the plot of a benchmark."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+ARITHMETIC = "arithmetic alone"
+"""Label of what ratios are to: the run's arithmetic in one process."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,10 @@ def _median(label: str, of: list[Measured]) -> Measured:
     )
 
 
-def table(measured: Sequence[Measured]) -> str:
-    """Return a Markdown table: medians, and ratios to the arithmetic alone."""
+def runs_table(measured: Sequence[Measured]) -> str:
+    """Return a Markdown table of runs: medians, and ratios to the arithmetic alone. Empty where there is no run."""
     rows = medians(measured)
-    floor = next((row.strategy for row in rows if row.label == "arithmetic alone"), None)
+    floor = next((row.strategy for row in rows if row.label == ARITHMETIC), None)
     lines = [
         "| what | strategy, s | to the arithmetic | `flwr run`, s | CPU, s | peak memory, GiB | eval_acc |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -56,7 +59,24 @@ def table(measured: Sequence[Measured]) -> str:
             f"| {row.label} | {row.strategy:.1f} | {ratio} | {wall} | {row.cpu:.0f} "
             f"| {row.memory / 2**30:.1f} | {row.eval_acc:.3f} |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines) if rows else ""
+
+
+def trips_table(trips: Sequence[Mapping[str, Any]]) -> str:
+    """Return a Markdown table of the round trips of messages that ask for nothing. Empty where there is none."""
+    rows = [
+        f"| {trip['fleet']} | {trip['nodes']} | {trip['median'] * 1000:.0f} | {trip['p95'] * 1000:.0f} |"
+        for trip in trips
+    ]
+    head = ["| fleet | messages at a time | median, ms | 95th percentile, ms |", "| --- | ---: | ---: | ---: |"]
+    return "\n".join(head + rows) if rows else ""
+
+
+def idle_table(idle: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a Markdown table of what fleets cost that have nothing to do. Empty where there is none."""
+    rows = [f"| {label} | {cost['cores']:.1%} | {cost['memory'] / 2**30:.1f} |" for label, cost in idle.items()]
+    head = ["| executor | CPU while idle, of one core | memory while idle, GiB |", "| --- | ---: | ---: |"]
+    return "\n".join(head + rows) if rows else ""
 
 
 def plot(measured: Sequence[Measured], path: Path) -> None:

@@ -21,7 +21,7 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, flower_superl
 from flwr.superlink.servicer.control.control_servicer import ControlServicer
 from flwr.superlink.servicer.runtime.runtime_servicer import SuperLinkRuntimeServicer
 
-from . import database, refusal
+from . import database, refusal, signatures
 from .patching import check_version, replace
 from .waiting import Bell, Listener, Mailboxes, hold_asked
 
@@ -95,13 +95,15 @@ class Fleet(FleetServicer):
         self, request: fleet_pb2.PushMessagesRequest, context: grpc.ServicerContext
     ) -> fleet_pb2.PushMessagesResponse:
         """Announce a reply."""
-        response = super().PushMessages(request, context)
-        for message, tree in zip(request.messages_list, request.message_object_trees, strict=True):
-            self.board.mail.announce(
-                _replies(message.metadata.run_id),
-                message.metadata.reply_to_message_id,
-                _missing(tree, set(response.objects_to_push)),
-            )
+        mail = self.board.mail
+        replies = [
+            (_replies(message.metadata.run_id), message.metadata.reply_to_message_id)
+            for message in request.messages_list
+        ]
+        with mail.expecting(replies):
+            response = super().PushMessages(request, context)
+            for (key, replied_to), tree in zip(replies, request.message_object_trees, strict=True):
+                mail.announce(key, replied_to, _missing(tree, set(response.objects_to_push)))
         return response
 
     def PushObject(
@@ -153,13 +155,18 @@ class Runtime(SuperLinkRuntimeServicer):
         self, request: runtime_pb2.PushAppMessagesRequest, context: grpc.ServicerContext
     ) -> runtime_pb2.PushAppMessagesResponse:
         """Announce messages to the nodes they are for."""
-        response = super().PushMessages(request, context)
-        to_push = set(response.objects_to_push)
-        for message_id, message, tree in zip(
-            response.message_ids, request.messages_list, request.message_object_trees, strict=True
-        ):
-            if message_id:
-                self.board.mail.announce(_node(message.metadata.dst_node_id), message_id, _missing(tree, to_push))
+        mail = self.board.mail
+        messages = [
+            (_node(message.metadata.dst_node_id), message.metadata.message_id) for message in request.messages_list
+        ]
+        with mail.expecting(messages):
+            response = super().PushMessages(request, context)
+            to_push = set(response.objects_to_push)
+            for (key, message_id), stored, tree in zip(
+                messages, response.message_ids, request.message_object_trees, strict=True
+            ):
+                if stored:
+                    mail.announce(key, message_id, _missing(tree, to_push))
         return response
 
     def PushObject(
@@ -176,16 +183,14 @@ class Runtime(SuperLinkRuntimeServicer):
     ) -> runtime_pb2.PullAppMessagesResponse:
         """Answer at once, or, if asked to, when a reply to one of the messages is complete."""
         mail, key = self.board.mail, _replies(get_authenticated_task().run_id)
+        asked = set(request.message_ids)
         if seconds := hold_asked(context, REPLY_HOLD):
-            asked = set(request.message_ids)
             self.board.bell.hold(key, lambda: bool(asked & mail.complete(key)), seconds, context)
-            # A reply that is still coming in stays until the next call.
-            wanted = asked - mail.incomplete(key)
-            request = runtime_pb2.PullAppMessagesRequest(message_ids=wanted)
-            if not wanted:
-                return runtime_pb2.PullAppMessagesResponse()
-        mail.forget(key, mail.complete(key) & set(request.message_ids))
-        return super().PullMessages(request, context)
+        wanted = asked - mail.incomplete(key)  # a reply that is still coming in stays until a later call
+        if asked and not wanted:
+            return runtime_pb2.PullAppMessagesResponse()
+        mail.forget(key, mail.complete(key) & wanted)
+        return super().PullMessages(runtime_pb2.PullAppMessagesRequest(message_ids=wanted), context)
 
     def PushLogs(self, request: log_pb2.PushLogsRequest, context: grpc.ServicerContext) -> log_pb2.PushLogsResponse:
         """Wake whoever streams logs."""
@@ -252,6 +257,7 @@ def install(board: Switchboard) -> None:
     for servicer in (Fleet, Runtime, Control):
         servicer.board = board
     database.install()
+    signatures.verify_once()
     refusal.install()
     replace("flwr.superlink.cli.flower_superlink", "FleetServicer", Fleet)
     replace("flwr.superlink.servicer.runtime.runtime_grpc", "SuperLinkRuntimeServicer", Runtime)

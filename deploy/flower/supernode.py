@@ -23,6 +23,7 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.servicer.runtime.runtime_servicer import SuperNodeRuntimeServicer
 
+from . import signatures
 from .patching import check_version, replace
 from .waiting import Bell, HoldClientInterceptor, Listener, hold_asked, holding, without_watch
 
@@ -201,6 +202,7 @@ def install(node: Node) -> None:
     """Put the pieces above in the place of Flower's own."""
     check_version()
     Runtime.node = Heartbeat.node = node
+    signatures.sign_once_a_second()
     replace("flwr.supernode.servicer.runtime.runtime_grpc", "SuperNodeRuntimeServicer", Runtime)
     replace("flwr.client.grpc_rere_client.connection", "HeartbeatSender", Heartbeat)
     replace("flwr.supernode.start_client_internal", "time", SimpleNamespace(sleep=node.sleep))

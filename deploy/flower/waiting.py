@@ -14,6 +14,8 @@ from typing import Any
 
 import grpc
 
+_STORING = ""  # stands for the objects of a message that is not announced yet
+
 HOLD_HEADER = "bouquet-hold"  # the metadata by which our clients ask for a hold; stock servers ignore it
 
 
@@ -116,6 +118,25 @@ class Mailboxes:
         self._missing: defaultdict[Hashable, dict[str, set[str]]] = defaultdict(dict)
         self._awaited: defaultdict[str, list[tuple[Hashable, str]]] = defaultdict(list)
 
+    @contextmanager
+    def expecting(self, messages: Iterable[tuple[Hashable, str]]) -> Iterator[None]:
+        """Count messages, by key and id, as incomplete while they are stored: what is not announced then is forgotten.
+
+        Between being stored and being announced, a message would otherwise be handed out without its objects.
+        """
+        expected = set(messages)
+        with self._lock:
+            for key, message_id in expected:
+                self._missing[key][message_id] = {_STORING}
+                self._announced[key, message_id] = time.monotonic()
+        try:
+            yield
+        finally:
+            for key, message_id in expected:
+                if _STORING in self._missing.get(key, {}).get(message_id, ()):
+                    self.forget(key, {message_id})
+                    self._bell.ring(key)
+
     def announce(self, key: Hashable, message_id: str, missing: Iterable[str]) -> None:
         """Note a message for `key` that is complete once all objects of `missing` have arrived."""
         with self._lock:
@@ -160,7 +181,7 @@ class Mailboxes:
             box = self._missing.get(key, {})
             for message_id in list(box) if message_ids is None else message_ids:
                 self._announced.pop((key, message_id), None)
-                for object_id in box.pop(message_id, ()):
+                for object_id in box.pop(message_id, set()) - {_STORING}:
                     self._awaited.get(object_id, []).remove((key, message_id))
                     if not self._awaited[object_id]:
                         del self._awaited[object_id]

@@ -108,6 +108,17 @@ def test_a_run_can_be_repeated_to_the_same_weights(folder: Path, results: Path) 
     assert all(np.allclose(one, two, atol=1e-6) for one, two in zip(*weights, strict=True))
 
 
+def test_the_order_in_which_replies_come_changes_no_weight(
+    folder: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, in_order = [], FakeGrid.send_and_receive
+    for order in (lambda replies: replies, reversed):
+        monkeypatch.setattr(FakeGrid, "send_and_receive", lambda *a, order=order, **k: list(order(in_order(*a, **k))))
+        start(folder, fraction_train=1.0)
+        weights.append(keras.models.load_model(results / "latest" / "final_model.keras").get_weights())
+    assert all(np.array_equal(one, two) for one, two in zip(*weights, strict=True))
+
+
 @pytest.mark.parametrize(("when", "rounds"), [("off", []), ("final", [2]), ("every-round", [1, 2])])
 def test_central_evaluation_is_made_when_asked_for(folder: Path, results: Path, when: str, rounds: list[int]) -> None:
     start(folder, central_evaluation=when)

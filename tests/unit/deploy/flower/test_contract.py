@@ -16,6 +16,13 @@ SUPERLINK_RUNTIME = "flwr.superlink.servicer.runtime.runtime_servicer.SuperLinkR
 CONTROL = "flwr.superlink.servicer.control.control_servicer.ControlServicer"
 SUPERNODE_RUNTIME = "flwr.supernode.servicer.runtime.runtime_servicer.SuperNodeRuntimeServicer"
 
+CLIENT_AUTH = "flwr.client.grpc_rere_client.node_auth_client_interceptor"
+SIGNED_IN, VERIFIED_IN = (
+    "NodeAuthClientInterceptor.intercept_unary_unary",
+    "NodeAuthServerInterceptor.intercept_service",
+)
+SERVER_AUTH = "flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor"
+
 
 def find(path: str) -> Any:
     """`module.name`, `module.Class` or `module.Class.attribute`."""
@@ -120,6 +127,15 @@ def test_a_name_that_is_gone_is_reported_with_its_module() -> None:
             "ObjectStoreFactory.store",
             "database.py: install",
         ),
+        (CLIENT_AUTH, "now", SIGNED_IN, "signatures.py: sign_once_a_second"),
+        (CLIENT_AUTH, "sign_message", SIGNED_IN, "signatures.py: Signer"),
+        (
+            SERVER_AUTH,
+            "bytes_to_public_key",
+            VERIFIED_IN,
+            "signatures.py: verify_once",
+        ),
+        (SERVER_AUTH, "verify_signature", VERIFIED_IN, "signatures.py: verify_once"),
         ("flwr.superlink.grid.grpc_grid", "create_channel", "GrpcGrid._connect", "serverapp.py: run_serverapp"),
         ("flwr.superlink.runtime.run_serverapp", "GrpcGrid", "run_serverapp", "serverapp.py: WaitingGrid"),
         (

@@ -146,6 +146,23 @@ def test_a_message_whose_objects_never_come_is_given_up() -> None:
     assert mail.incomplete("node") == set()
 
 
+def test_a_message_that_is_being_stored_is_neither_complete_nor_unknown() -> None:
+    bell, mail = mailboxes()
+    with mail.expecting([("node", "m")]):
+        assert (mail.complete("node"), mail.incomplete("node")) == (set(), {"m"})
+        mail.announce("node", "m", {"x"})
+    assert (mail.complete("node"), mail.incomplete("node"), bell.heard("node")) == (set(), {"m"}, 0)
+    mail.arrive("x")
+    assert mail.complete("node") == {"m"}
+
+
+def test_a_message_that_could_not_be_stored_holds_nobody_up() -> None:
+    bell, mail = mailboxes()
+    with pytest.raises(RuntimeError), mail.expecting([("node", "m")]):
+        raise RuntimeError
+    assert (mail.complete("node"), mail.incomplete("node"), bell.heard("node")) == (set(), set(), 1)
+
+
 class Details(tuple[Any, ...]):
     metadata: tuple[tuple[str, str], ...] = ()
 
