@@ -77,7 +77,9 @@ class Roll:
         """Ask those who are new which partition they hold; the answers are looked for at the next call."""
         messages = [Message(RecordDict(), node_id, PLACE) for node_id in sorted(newcomers)]
         if messages:
-            self._asked |= zip(grid.push_messages(messages), sorted(newcomers), strict=True)
+            # No id: the SuperLink did not take the message, and the node is asked again at the next call.
+            asked = zip(grid.push_messages(messages), sorted(newcomers), strict=False)
+            self._asked |= {message_id: node_id for message_id, node_id in asked if message_id}
 
     def _hear(self, grid: Grid, server_round: int) -> None:
         for answer in grid.pull_messages(list(self._asked)) if self._asked else ():

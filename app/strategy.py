@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
@@ -89,7 +89,7 @@ class RecordedFedAvg(FedAvg):
         self.arrays: ArrayRecord | None = None
         self._round_deadline = round_deadline
         self._roll = roll
-        self._asked: list[int] = []
+        self._asked: list[Metadata] = []
         self._asked_at = 0.0
 
     def configure_train(
@@ -139,21 +139,26 @@ class RecordedFedAvg(FedAvg):
         self._asked_at = time.monotonic()
         present = self._roll.call(grid, server_round, self._round_deadline)
         messages: list[Message] = list(configure(server_round, arrays, config, PlacesOnly(present)))
-        self._asked = [message.metadata.dst_node_id for message in messages]
+        self._asked = [message.metadata for message in messages]
         return messages
 
     def _record(self, phase: Phase, replies: list[Message]) -> None:
+        asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
         for reply in replies:
-            node_id = reply.metadata.src_node_id
+            # By the message: where a node has gone, it is the SuperLink that replies.
+            node_id = asked.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
             if reply.has_error():
-                phase.errors[str(node_id)] = self._blamed(node_id, reply.error.reason or f"error {reply.error.code}")
+                reason = self._blamed(node_id, reply.error.reason or f"error {reply.error.code}")
+                phase.errors[str(node_id)] = reason
+                if node_id != reply.metadata.src_node_id:  # of the others, Flower's own line names the node
+                    log(WARNING, "\t> Node %d: %s", node_id, reason)
                 continue
             named = reply.content.config_records.get("node", ConfigRecord())
             if "partition-id" in named:
                 self._roll.partition_ids[node_id] = int(named["partition-id"])  # type: ignore[arg-type]
             values = {key: value for record in reply.content.metric_records.values() for key, value in record.items()}
             phase.nodes[str(node_id)] = {"partition-id": self._roll.partition_ids.get(node_id), **values}
-        for node_id in self._asked:
+        for node_id in asked.values():
             if str(node_id) not in phase.nodes and str(node_id) not in phase.errors:
                 reason = f"no reply within round-deadline={self._round_deadline:g} s"
                 phase.errors[str(node_id)] = self._blamed(node_id, reason)

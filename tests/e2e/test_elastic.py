@@ -226,5 +226,6 @@ def test_a_run_of_six_rounds_finishes_while_ten_nodes_become_fourteen_and_then_s
                 assert phase["replies"] == len(phase["nodes"]) > 0
                 assert {node["partition-id"] for node in phase["nodes"].values()} <= set(range(10))
                 assert phase["failures"] == len(phase["errors"])
+                assert phase["errors"].keys() <= metrics["rounds"][0]["evaluate"]["nodes"].keys()
                 assert all("partition-id " in reason for reason in phase["errors"].values())
         wait_for("the seven that are left are in their places", lambda: partition_ids(fleet) == [*range(7)])
