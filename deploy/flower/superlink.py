@@ -257,8 +257,8 @@ def install(board: Switchboard) -> None:
     for servicer in (Fleet, Runtime, Control):
         servicer.board = board
     database.install()
-    signatures.verify_once()
     refusal.install()
+    signatures.verify_once()
     replace("flwr.superlink.cli.flower_superlink", "FleetServicer", Fleet)
     replace("flwr.superlink.servicer.runtime.runtime_grpc", "SuperLinkRuntimeServicer", Runtime)
     replace("flwr.superlink.servicer.control.control_grpc", "ControlServicer", Control)
