@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ RUN_CONFIG = "num-server-rounds=6 local-epochs=10"  # rounds that last longer th
 
 
 @contextmanager
-def fleet_of(supernodes: int, request: pytest.FixtureRequest, folder: Path, **settings: str) -> Iterator[Bouquet]:
-    fleet = Bouquet("containers", folder, {"SUPERNODES": str(supernodes), **settings})
+def fleet_of(
+    supernodes: int, request: pytest.FixtureRequest, folder: Path, kind: str = "containers", **settings: str
+) -> Iterator[Bouquet]:
+    fleet = Bouquet(kind, folder, {"SUPERNODES": str(supernodes), **settings})
     failed = request.session.testsfailed
     try:
         up = fleet("up")
@@ -67,6 +69,12 @@ def names(fleet: Bouquet, *, running: bool | None = None) -> list[str]:
     )
     rows = [line.split() for line in listed.splitlines()]
     return sorted(name for name, state in rows if running is None or (state == "running") == running)
+
+
+def starts(fleet: Bouquet) -> dict[str, str]:
+    """When each container was made and last started, by name."""
+    told = docker("inspect", "--format", "{{.Name}} {{.Created}} {{.State.StartedAt}}", *names(fleet))
+    return dict(line.split(" ", 1) for line in told.splitlines())
 
 
 def partition_ids(fleet: Bouquet) -> list[int]:
@@ -203,7 +211,9 @@ def test_a_run_of_six_rounds_finishes_while_ten_nodes_become_fourteen_and_then_s
             for line in run.stdout or ():
                 output += line
                 if "[ROUND 1/6]" in line:
+                    ten = starts(fleet)
                     scale(fleet, 14)
+                    assert ten.items() <= starts(fleet).items()  # a larger number restarts nobody
                 elif output.count("it takes part from the next run on") == 4 and "next run on" in line:
                     scale(fleet, 7)
         print(output)
@@ -229,3 +239,32 @@ def test_a_run_of_six_rounds_finishes_while_ten_nodes_become_fourteen_and_then_s
                 assert phase["errors"].keys() <= metrics["rounds"][0]["evaluate"]["nodes"].keys()
                 assert all("partition-id " in reason for reason in phase["errors"].values())
         wait_for("the seven that are left are in their places", lambda: partition_ids(fleet) == [*range(7)])
+
+
+def test_a_fleet_of_processes_grows_and_shrinks_and_restarts_nobody_who_stays(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    def serving() -> dict[int, int]:
+        """The pid that serves each partition-id."""
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                words = (process / "cmdline").read_bytes().decode(errors="replace")
+                ours = f"BOUQUET_HOME={tmp_path}".encode() in (process / "environ").read_bytes()
+                if ours and (match := re.search(r"deploy\.serve\0supernode\0.*partition-id=(\d+)", words)):
+                    found[int(match[1])] = int(process.name)
+        return found
+
+    with fleet_of(2, request, tmp_path, "processes", EXECUTOR_PRELOAD="flwr") as fleet:
+        two = serving()
+        assert two.keys() == {0, 1}
+        up = fleet("up", SUPERNODES="3")
+        assert up.returncode == 0, up.stdout + up.stderr
+        three = serving()
+        assert three.keys() == {0, 1, 2}
+        assert two.items() <= three.items()
+        assert fleet("up", SUPERNODES="1").returncode == 0
+        wait_for("only the first is left", lambda: serving().keys() == {0})
+        assert serving().items() <= two.items()
+        # By another number of SuperNodes in the environment, too: the fleet is what runs.
+        assert [line.split()[0] for line in fleet("status").stdout.splitlines()[1:]] == ["superlink", "supernode-0"]
