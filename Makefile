@@ -34,11 +34,12 @@ lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint, shellcheck
 	$(BIN)/yamllint --strict .
 	$(BIN)/shellcheck .ci/run
 
+# Compiled now: Ray, for Flower's simulation, gives up on its own processes where they import for over 30 s.
 .venv/ready: uv.lock requirements/uv.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	ln -sfn $(VENV) .venv
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra cpu
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra cpu --compile-bytecode
 	touch $@
 
 help:  ## list these commands
