@@ -244,13 +244,13 @@ def test_a_neighbour_reaches_the_fleet_api_and_no_other(containers: Bouquet) -> 
 
 
 def secrets(containers: Bouquet) -> dict[str, bytes]:
-    """The private keys of the fleet, as a line each of those that only they have."""
+    """The private keys of the fleet, of each a line that has some of what is secret."""
     found = {}
     for container in containers.compose.ps():
         for name in str(container.execute(["find", "/var/lib/bouquet", "-name", "*.key", "-type", "f"])).split():
             assert str(container.execute(["stat", "-c", "%a", name])).strip() == "600"
             pem = str(container.execute(["cat", name]))
-            found[f"{service(container)}:{Path(name).name}"] = pem.splitlines()[-2].encode()
+            found[f"{service(container)}:{Path(name).name}"] = pem.splitlines()[-3].encode()
     return found
 
 
@@ -289,10 +289,10 @@ def elsewhere(containers: Bouquet) -> Iterator[str]:
     try:
         yield name
     finally:
-        for node in client.container.list(all=True, filters={"name": f"{name}-node"}):
+        for node in client.container.list(all=True, filters=[("name", f"{name}-node")]):
             print(f"--- {node.name}\n{client.container.logs(node, tail=40)}")
             client.container.remove(node, force=True)
-        for volume in client.volume.list(filters={"name": f"{name}-node"}):
+        for volume in client.volume.list(filters=[("name", f"{name}-node")]):
             client.volume.remove(volume)
         with suppress(Exception):
             client.network.remove(name)
