@@ -8,7 +8,7 @@ from dotenv import load_dotenv
 
 from deploy import join, preflight
 from deploy.certificates import check_own
-from deploy.connection import write_connection
+from deploy.connection import read_config, write_connection
 from deploy.entry import INSECURITY, report
 from deploy.errors import FleetError
 from deploy.fleet import Fleet
@@ -83,6 +83,7 @@ def connection(settings: HostSettings) -> None:
 
 
 def _connect(settings: HostSettings, fleet: Fleet) -> None:
+    read_config(settings.flower_home)  # what cannot be written to is refused before the fleet is asked
     path = write_connection(f"127.0.0.1:{settings.control_port}", settings.flower_home, fleet.root_certificate())
     say(f"connection `local-deployment` is in {path}")
 

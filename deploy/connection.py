@@ -38,12 +38,7 @@ def write_connection(address: str, flower_home: Path, root_certificate: bytes | 
         The file is no TOML, or has something else where the connections should be.
     """
     path = flower_home / "config.toml"
-    try:
-        document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
-    except TOMLKitError as error:
-        raise SettingError(
-            "FLWR_HOME", flower_home, f"{path.name} is no TOML ({error})", "mend the file or move it away"
-        ) from error
+    document = read_config(flower_home)
     connections = document.setdefault("superlink", tomlkit.table(is_super_table=True))
     if not isinstance(connections, dict):
         raise SettingError(
@@ -67,6 +62,17 @@ def write_connection(address: str, flower_home: Path, root_certificate: bytes | 
     fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
     fresh.replace(path)
     return path
+
+
+def read_config(flower_home: Path) -> tomlkit.TOMLDocument:
+    """Return what is in Flower's configuration; raise `SettingError` where it is no TOML."""
+    path = flower_home / "config.toml"
+    try:
+        return tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    except TOMLKitError as error:
+        raise SettingError(
+            "FLWR_HOME", flower_home, f"{path.name} is no TOML ({error})", "mend the file or move it away"
+        ) from error
 
 
 def _table(**values: str | bool) -> tomlkit.items.Table:
