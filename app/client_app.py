@@ -51,6 +51,12 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(RecordDict({"metrics": metrics, "node": node.record()}), reply_to=message)
 
 
+@app.query("place")
+def place(message: Message, context: Context) -> Message:
+    """Say which partition this node holds, without opening it."""
+    return Message(RecordDict({"node": Node.parse(context.node_config).record()}), reply_to=message)
+
+
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """Say what this node holds: its partition, how many images of each class, and what it computes with."""

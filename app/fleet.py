@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from logging import INFO
+from pathlib import Path
 
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -13,21 +14,31 @@ from flwr.serverapp import Grid
 from app.errors import FleetError, SettingError
 
 SETTING = "BOUQUET_SUPERNODES"
+FILE_SETTING = "BOUQUET_SIZE_FILE"
 LEAST = 2  # what Flower's own strategies wait for, where nobody says how large the fleet is
 _POLL_SECONDS = 0.25
 
 
-def expected_size(environ: Mapping[str, str] = os.environ) -> int:
-    """Return how many SuperNodes round 1 waits for.
+def told_size(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Return how many SuperNodes the fleet has been told to have; None where nobody says.
+
+    A fleet whose size changes has it in a file (``BOUQUET_SIZE_FILE``), another in ``BOUQUET_SUPERNODES``.
 
     Raises:
-        SettingError: ``BOUQUET_SUPERNODES`` is no whole number over 0.
+        SettingError: It is no whole number over 0, or the file is not there.
     """
-    value = environ.get(SETTING, "").strip()
-    if not value:
-        return LEAST
+    setting, value = SETTING, environ.get(SETTING, "").strip()
+    if file := environ.get(FILE_SETTING, "").strip():
+        setting = FILE_SETTING
+        try:
+            value = Path(file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            mend = "write the number of SuperNodes into it, as `docker compose up -d setup` does"
+            raise SettingError(FILE_SETTING, file, f"cannot be read ({error.strerror})", mend) from error
+    elif not value:
+        return None
     if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise SettingError(SETTING, value, "must be a whole number of at least 1", f"give e.g. {SETTING}=10")
+        raise SettingError(setting, value, "must be a whole number of at least 1", f"give e.g. {SETTING}=10")
     return int(value)
 
 

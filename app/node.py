@@ -55,16 +55,24 @@ class Node:
     def partition(self, message: Message, config: RunConfig) -> Partition:
         """Return this node's images of the dataset that the message names.
 
+        The message may say, too, into how many partitions the run cuts it: the fleet may have grown since.
+
         Raises:
-            SettingError: The dataset is not there, or not fit.
+            SettingError: The dataset is not there, or not fit, or the run has no such partition.
         """
         named = message.content.config_records.get("config", ConfigRecord())
+        num_partitions = int(named.get("num-partitions", self.num_partitions))  # type: ignore[arg-type]
+        if self.partition_id >= num_partitions:
+            raise SettingError(
+                "partition-id",
+                self.partition_id,
+                f"this run began with {num_partitions} SuperNodes, and has partitions 0 to {num_partitions - 1}",
+                "start another run: it counts on the fleet as it is then",
+            )
         source: Dataset = dataset.on_node(
             str(named.get("dataset", config.dataset)), str(named.get("dataset-revision", "")), self.dataset
         )
-        return load_partition(
-            source, partition_id=self.partition_id, num_partitions=self.num_partitions, seed=config.seed
-        )
+        return load_partition(source, partition_id=self.partition_id, num_partitions=num_partitions, seed=config.seed)
 
     def record(self) -> ConfigRecord:
         """Return what names this node in a reply: strategies aggregate metrics and arrays, and leave it alone."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from app.dataset import Dataset
 from app.errors import RunError, SettingError
+from app.roll import Roll
 from app.strategy import Round
 
 SETTING = "BOUQUET_RESULTS_DIR"
@@ -25,7 +26,7 @@ class Results:
 
     Attributes:
         dataset: The dataset that was chosen; None until it is.
-        num_supernodes: How many SuperNodes were online before round 1.
+        roll: The SuperNodes that the run counts on; None until they have come.
         rounds: The rounds so far.
         seconds: What the strategy took.
 
@@ -36,7 +37,7 @@ class Results:
     def __init__(self, run_id: int, run_config: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> None:
         self.run_id, self.run_config = run_id, dict(run_config)
         self.dataset: Dataset | None = None
-        self.num_supernodes = 0
+        self.roll: Roll | None = None
         self.rounds: list[Round] = []
         self.seconds = 0.0
         self.root = Path(environ.get(SETTING) or "results").absolute()
@@ -78,7 +79,9 @@ class Results:
             "versions": _versions(),
             "dataset": dataset,
             "run-config": self.run_config,
-            "num-supernodes": self.num_supernodes,
+            "num-supernodes": self.roll.at_start if self.roll else 0,
+            "num-partitions": self.roll.num_partitions if self.roll else None,
+            "fleet-changes": self.roll.changes if self.roll else [],
             "seconds": round(self.seconds, 3),
             "rounds": [each.as_json() for each in self.rounds],
         }

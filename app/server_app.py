@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from app import dataset, fleet
 from app.errors import RunError
 from app.results import Results
+from app.roll import Roll
 from app.run_config import RunConfig
 from app.strategy import RecordedFedAvg
 
@@ -22,10 +23,10 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Check the settings, train, and leave results, also of a run that fails."""
     config = RunConfig.parse(context.run_config)
-    expected = fleet.expected_size()
+    size = fleet.told_size()
     results = Results(context.run_id, context.run_config)
     try:
-        run(grid, config, expected, results)
+        run(grid, config, size, results)
         results.complete()
     except Exception as error:
         try:
@@ -35,29 +36,30 @@ def main(grid: Grid, context: Context) -> None:
         raise
 
 
-def run(grid: Grid, config: RunConfig, expected: int, results: Results) -> None:
+def run(grid: Grid, config: RunConfig, size: int | None, results: Results) -> None:
     """Choose the dataset, wait for the fleet, run FedAvg, and save the model and the plot.
 
     Args:
         grid: The fleet.
         config: What the run was asked to do.
-        expected: How many SuperNodes to wait for.
+        size: How many SuperNodes the fleet is to have; None where nobody says.
         results: Where to leave the files, and what to tell of the run so far.
 
     Raises:
         AppError: One line that says what stopped the run.
     """
+    expected = size or fleet.LEAST
     results.dataset = source = dataset.choose(config.dataset)
     log(INFO, "Dataset: %s", source)
     dataset.check(source, num_partitions=expected, test_split=config.central_evaluation != "off")
-    results.num_supernodes = len(fleet.wait(grid, expected, config.fleet_deadline))
+    results.roll = roll = Roll(fleet.wait(grid, expected, config.fleet_deadline), size)
 
     # Imported here and not above, so that all of the above is refused without waiting for Keras.
     from app.model import build_model, learner  # noqa: PLC0415
     from app.partition import load_test_split  # noqa: PLC0415
 
     model = build_model(config.learning_rate, config.seed)
-    strategy = RecordedFedAvg(config.fraction_train, config.round_deadline)
+    strategy = RecordedFedAvg(config.fraction_train, config.round_deadline, roll)
     results.rounds = strategy.rounds
     central_rounds = {
         "off": range(0),
@@ -73,7 +75,9 @@ def run(grid: Grid, config: RunConfig, expected: int, results: Results) -> None:
         strategy.rounds[-1].central = {"eval_loss": scores.loss, "eval_acc": scores.accuracy}
         return MetricRecord({"eval_loss": scores.loss, "eval_acc": scores.accuracy})
 
-    named = {"dataset": source.name, "dataset-revision": source.revision}
+    named: dict[str, str | int] = {"dataset": source.name, "dataset-revision": source.revision}
+    if roll.num_partitions is not None:  # the run keeps its partitions, whatever becomes of the fleet meanwhile
+        named["num-partitions"] = roll.num_partitions
     began = time.monotonic()
     try:
         final = strategy.start(

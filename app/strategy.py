@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from app.errors import RunError
+from app.roll import PlacesOnly, Roll
 
 NodeValues = dict[str, Any]
 
@@ -72,7 +73,8 @@ class RecordedFedAvg(FedAvg):
     """FedAvg with a record of every round.
 
     Flower's own result has the aggregates only, and counts a node that never answered as nothing at all. Here
-    every node that was asked is either among `Phase.nodes` or among `Phase.errors`. A round in which no node
+    every node that was asked is either among `Phase.nodes` or among `Phase.errors`. Nodes are sampled from those that
+    the run counts on (`Roll`). A round in which no node
     trained ends the run with `RunError`: to go on would be to call the old model a new one.
 
     Attributes:
@@ -80,15 +82,15 @@ class RecordedFedAvg(FedAvg):
         arrays: The newest global model; None until a round has made one.
     """
 
-    def __init__(self, fraction_train: float, round_deadline: float) -> None:
+    def __init__(self, fraction_train: float, round_deadline: float, roll: Roll) -> None:
         # A fleet that shrank goes on with who is left, and a fleet of one is a fleet.
         super().__init__(fraction_train=fraction_train, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
         self.rounds: list[Round] = []
         self.arrays: ArrayRecord | None = None
         self._round_deadline = round_deadline
-        self._asked: list[int] = []
+        self._roll = roll
+        self._asked: list[Metadata] = []
         self._asked_at = 0.0
-        self._partition_ids: dict[int, int] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -109,7 +111,7 @@ class RecordedFedAvg(FedAvg):
         """
         phase, replies = self.rounds[-1].train, list(replies)
         self._record(phase, replies)
-        replies.sort(key=lambda reply: self._partition_ids.get(reply.metadata.src_node_id, -1))
+        replies.sort(key=lambda reply: self._roll.partition_ids.get(reply.metadata.src_node_id, -1))
         arrays, metrics = super().aggregate_train(server_round, replies)
         self._finish(phase, metrics)
         if arrays is None:
@@ -131,28 +133,42 @@ class RecordedFedAvg(FedAvg):
         self._finish(phase, metrics)
         return metrics
 
-    def _ask(self, configure: Any, *arguments: Any) -> list[Message]:
+    def _ask(
+        self, configure: Any, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
         self._asked_at = time.monotonic()
-        messages: list[Message] = list(configure(*arguments))
-        self._asked = [message.metadata.dst_node_id for message in messages]
+        present = self._roll.call(grid, server_round, self._round_deadline)
+        messages: list[Message] = list(configure(server_round, arrays, config, PlacesOnly(present)))
+        self._asked = [message.metadata for message in messages]
         return messages
 
     def _record(self, phase: Phase, replies: list[Message]) -> None:
+        asked = {metadata.message_id: metadata.dst_node_id for metadata in self._asked}
         for reply in replies:
-            node_id = reply.metadata.src_node_id
+            # By the message: where a node has gone, it is the SuperLink that replies.
+            node_id = asked.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
             if reply.has_error():
-                phase.errors[str(node_id)] = reply.error.reason or f"error {reply.error.code}"
+                reason = self._blamed(node_id, reply.error.reason or f"error {reply.error.code}")
+                phase.errors[str(node_id)] = reason
+                if node_id != reply.metadata.src_node_id:  # of the others, Flower's own line names the node
+                    log(WARNING, "\t> Node %d: %s", node_id, reason)
                 continue
             named = reply.content.config_records.get("node", ConfigRecord())
             if "partition-id" in named:
-                self._partition_ids[node_id] = int(named["partition-id"])  # type: ignore[arg-type]
+                self._roll.partition_ids[node_id] = int(named["partition-id"])  # type: ignore[arg-type]
             values = {key: value for record in reply.content.metric_records.values() for key, value in record.items()}
-            phase.nodes[str(node_id)] = {"partition-id": self._partition_ids.get(node_id), **values}
-        for node_id in self._asked:
+            phase.nodes[str(node_id)] = {"partition-id": self._roll.partition_ids.get(node_id), **values}
+        for node_id in asked.values():
             if str(node_id) not in phase.nodes and str(node_id) not in phase.errors:
-                reason = f"partition-id {self._partition_ids.get(node_id, 'unknown')}: no reply within "
-                phase.errors[str(node_id)] = reason + f"round-deadline={self._round_deadline:g} s"
+                reason = f"no reply within round-deadline={self._round_deadline:g} s"
+                phase.errors[str(node_id)] = self._blamed(node_id, reason)
                 log(WARNING, "\t> Node %d: %s", node_id, phase.errors[str(node_id)])
+
+    def _blamed(self, node_id: int, reason: str) -> str:
+        """Return the reason with the node's partition-id, which the ClientApp's own reasons have already."""
+        if "partition-id " in reason:
+            return reason
+        return f"partition-id {self._roll.partition_ids.get(node_id, 'unknown')}: {reason}"
 
     def _finish(self, phase: Phase, metrics: MetricRecord | None) -> None:
         now = time.monotonic()

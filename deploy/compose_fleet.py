@@ -1,8 +1,10 @@
 """The fleet as containers: `docker-compose.yml`, driven through python-on-whales."""
 
 import contextlib
+import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,8 @@ NODES_IN_CONTAINER = f"{LEASES_IN_CONTAINER}/nodes"
 CERTIFICATE_IN_CONTAINER = "/var/lib/bouquet/server/ca.crt"
 MEMBERS = ("superlink", "supernode")
 """The roles that stay; the one-shots beside them are done when these are healthy."""
+LOOK = 1.0
+"""Seconds between two looks at a fleet that is becoming what it is to be: each asks Docker and a container."""
 
 
 class ComposeFleet:
@@ -56,13 +60,17 @@ class ComposeFleet:
             ) from error
 
     def up(self) -> None:
-        """Start what is not running yet and wait until all are healthy."""
+        """Start what is not running yet, end what is too many, and wait until all are healthy and in their places."""
+        deadline = time.monotonic() + self._settings.up_timeout
         try:
             self._docker.compose.up(detach=True, wait=True, wait_timeout=self._settings.up_timeout)
         except DockerException as error:
             self._raise_unhealthy(error)
-        if not expected(self.members(), self._settings.supernodes):
-            self._raise_unhealthy(None)
+        # In a fleet that shrinks, those that stay may have to take other places than they had: they start over.
+        while not expected(self.members(), self._settings.supernodes):
+            if time.monotonic() > deadline:
+                self._raise_unhealthy(None)
+            time.sleep(LOOK)
 
     def down(self, *, volumes: bool = False) -> None:
         """Stop and remove the containers, and with `volumes` those too."""
@@ -133,17 +141,16 @@ class ComposeFleet:
             latest.symlink_to(run_id)
 
     def _partition_ids(self, containers: list[Container]) -> dict[str, int]:
-        """Return the partition-id by container id, from the leases: each names its holder's host."""
-        supernode = next((c for c in containers if c.state.running and _role(c) == "supernode"), None)
-        if supernode is None:
-            return {}
-        with tempfile.TemporaryDirectory() as scratch:
-            self._docker.container.copy((supernode, f"{LEASES_IN_CONTAINER}/."), scratch)
-            holders = {
-                lease.read_text().strip(): int(lease.name.rpartition("-")[2])
-                for lease in Path(scratch).glob("partition-*")
-            }
-        return {c.id: holders[c.config.hostname] for c in containers if c.config.hostname in holders}
+        """Return the partition-id by container id, from the leases that are held: each names its holder's host."""
+        for container in containers:
+            if container.state.running and _role(container) == "supernode":
+                # Whether a lease is held, only a process beside it can tell.
+                command = ["python", "-m", "deploy.partition", LEASES_IN_CONTAINER]
+                with contextlib.suppress(DockerException):  # it has just ended: ask another
+                    held = json.loads(str(self._docker.container.execute(container, command)))
+                    hosts = {host: int(partition_id) for partition_id, host in held.items()}
+                    return {c.id: hosts[c.config.hostname] for c in containers if c.config.hostname in hosts}
+        return {}
 
     def _raise_unhealthy(self, error: DockerException | None) -> None:
         bad = [member for member in self.members() if not member.healthy]

@@ -63,6 +63,8 @@ class Fleet(Protocol):
 
 
 def expected(members: list[Member], supernodes: int) -> bool:
-    """Whether `members` are one SuperLink and `supernodes` SuperNodes, all healthy."""
-    roles = [member.role for member in members if member.healthy]
-    return roles.count("superlink") == 1 and roles.count("supernode") == supernodes == len(members) - 1
+    """Whether `members` are one SuperLink and `supernodes` SuperNodes, all healthy, with a partition each."""
+    healthy = [member for member in members if member.healthy]
+    superlinks = [member for member in healthy if member.role == "superlink"]
+    partition_ids = [member.partition_id for member in healthy if member.role == "supernode"]
+    return len(superlinks) == 1 and len(members) == supernodes + 1 and set(partition_ids) == set(range(supernodes))

@@ -4,18 +4,28 @@ Compose's replica number is no partition-id (after a removal it leaves holes and
 SuperNode takes an exclusive lock (`flock(2)`) on the first free `partition-<k>` file of a folder that all
 share. The lock belongs to the open file, so it survives `exec` and ends with the process, however that
 ends: never two holders, never a hole. See docs/decisions/0002-partition-id-by-lease.md.
+
+Who must have one in particular, because it was told so, locks `claim-<k>` first: whoever took that partition only
+because it was free goes elsewhere (`deploy/place.py`), so that neither waits for ever.
+
+`python -m deploy.partition <folder>` prints who holds which.
 """
 
 import fcntl
+import json
 import os
 import socket
-from collections.abc import Iterable
+import sys
+import time
 from pathlib import Path
 
 from deploy.errors import FleetError, SettingError
 
+HANDOVER = 0.5
+"""Seconds between two looks at a claimed partition whose holder is about to leave it."""
 
-def take_partition(leases: Path, supernodes: int, wanted: int | None = None) -> int:
+
+def take_partition(leases: Path, supernodes: int, wanted: int | None = None, named_by: str = "PARTITION_ID") -> int:
     """Take a partition-id for the rest of this process's life, `exec` included.
 
     Parameters
@@ -25,32 +35,57 @@ def take_partition(leases: Path, supernodes: int, wanted: int | None = None) -> 
     supernodes : int
         N: partition-ids are 0 to N-1.
     wanted : int | None
-        The one partition-id to take, or None for the lowest free one.
+        The one partition-id to take, or None for the lowest that is free and that nobody claims.
+    named_by : str
+        The setting that `wanted` comes from, for the error.
 
     Raises
     ------
     SettingError
-        `wanted` is held by another SuperNode.
+        `wanted` is claimed by another SuperNode.
     FleetError
-        All N are held.
+        All N are held, or `wanted` is not among them.
     """
     leases.mkdir(parents=True, exist_ok=True)
-    candidates: Iterable[int] = range(supernodes) if wanted is None else (wanted,)
-    for partition_id in candidates:
-        if _lock(leases / f"partition-{partition_id}"):
-            return partition_id
-    if wanted is not None:
-        holder = (leases / f"partition-{wanted}").read_text(encoding="utf-8").strip()
-        raise SettingError(
-            "PARTITION_ID",
-            wanted,
-            f"taken by the SuperNode on {holder or 'another host'}",
-            "give each SuperNode its own, or leave PARTITION_ID out",
+    if wanted is None:
+        for partition_id in range(supernodes):
+            if not is_claimed(leases, partition_id) and _lock(leases / f"partition-{partition_id}"):
+                return partition_id
+        raise FleetError(
+            f"SUPERNODES={supernodes}: all partition-ids 0..{supernodes - 1} are taken",
+            f"this is one SuperNode too many; to grow the fleet: SUPERNODES={supernodes + 1} docker compose up -d",
         )
-    raise FleetError(
-        f"SUPERNODES={supernodes}: all partition-ids 0..{supernodes - 1} are taken",
-        f"this is one SuperNode too many; to grow the fleet: SUPERNODES={supernodes + 1} docker compose up -d",
-    )
+    if wanted >= supernodes:
+        raise FleetError(
+            f"SUPERNODES={supernodes}: the partition-id {wanted} that {named_by} gives is none of 0..{supernodes - 1}",
+            f"to grow the fleet: SUPERNODES={wanted + 1} docker compose up -d",
+        )
+    if not _lock(leases / f"claim-{wanted}"):
+        raise SettingError(
+            named_by,
+            wanted,
+            f"taken by the SuperNode on {_holder(leases / f'claim-{wanted}')}",
+            f"give each SuperNode its own, or leave {named_by} out",
+        )
+    told = False
+    while not _lock(leases / f"partition-{wanted}"):
+        if not told:
+            host = _holder(leases / f"partition-{wanted}")
+            sys.stderr.write(f"bouquet: waiting for partition-id {wanted}: the SuperNode on {host} makes room for it\n")
+            told = True
+        time.sleep(HANDOVER)
+    return wanted
+
+
+def is_claimed(leases: Path, partition_id: int) -> bool:
+    """Whether a SuperNode lives that must have this very partition."""
+    return _is_locked(leases / f"claim-{partition_id}")
+
+
+def holders(leases: Path) -> dict[int, str]:
+    """Return the host that holds each partition, by partition-id."""
+    files = {int(file.name.rpartition("-")[2]): file for file in leases.glob("partition-*")}
+    return {partition_id: _holder(file) for partition_id, file in sorted(files.items()) if _is_locked(file)}
 
 
 def _lock(path: Path) -> bool:
@@ -64,3 +99,25 @@ def _lock(path: Path) -> bool:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{socket.gethostname()}\n".encode())
     return True
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _holder(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() or "another host"
+
+
+if __name__ == "__main__":
+    print(json.dumps(holders(Path(sys.argv[1]))))

@@ -24,7 +24,8 @@ from deploy.fleet import TAIL, UNHEALTHY_HINT, Member, expected
 from deploy.node_file import NodeReport, read_all
 from deploy.probe import is_ready
 from deploy.settings import PROJECT, Directories, HostSettings
-from deploy.supervisor import Child, write_plan
+from deploy.size import write_size
+from deploy.supervisor import RELOAD, Child, read_plan, write_plan
 
 SAMPLE = PROJECT / "data" / "cifar10-sample"
 
@@ -36,28 +37,32 @@ class ProcessFleet:
         self._settings = settings
         self._home = settings.home / "processes"
         self._lock = self._home / "supervisor.lock"
+        self._plan = self._home / "plan.json"
+        self._size = self._home / "leases" / "size"
 
     def prepare(self) -> Iterator[str]:
         """Say what the nodes compute on; processes run from this very environment, so nothing is to be made."""
         yield from gpu.account(*nvidia.for_processes(self._settings.gpus, self._settings.supernodes))
 
     def up(self) -> None:
-        """Start the fleet, or start it anew where its plan has changed; wait until all are healthy."""
+        """Start the fleet, let it grow or shrink, or start it anew if more has changed; wait until all are healthy."""
         gpus = nvidia.for_processes(self._settings.gpus, self._settings.supernodes)[0]
         children = self._children({} if gpus else {"GPUS": "none"})
         if not self._settings.insecure:
             # No secret of the fleet is in its plan or environment: files, and their folders.
             self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
             ensure(replace(self._settings.certificates, directories=self._directories()))
-        plan = self._home / "plan.json"
-        fresh = self._home / "plan.json.new"
-        self._home.mkdir(parents=True, exist_ok=True)
-        write_plan(fresh, children)
-        unchanged = plan.exists() and plan.read_bytes() == fresh.read_bytes()
-        fresh.replace(plan)
-        if self._supervisor() is None or not unchanged:
+        supervisor = self._supervisor()
+        running = read_plan(self._plan) if supervisor else []
+        write_size(self._size, self._settings.supernodes)
+        if supervisor is not None and _differ_in_number(running, children):
+            for child in children[len(running) :]:
+                Path(child.environment["BOUQUET_RUN_DIR"]).mkdir(exist_ok=True)
+            write_plan(self._plan, children)
+            os.kill(supervisor, RELOAD)
+        elif supervisor is None or running != children:
             self.down()
-            self._start(plan, children)
+            self._start(children)
         deadline = time.monotonic() + self._settings.up_timeout
         if not self._settings.insecure:
             self._enrol(deadline)
@@ -88,7 +93,7 @@ class ProcessFleet:
                 partition_id=int(child.environment["PARTITION_ID"]) if "PARTITION_ID" in child.environment else None,
                 host=socket.gethostname(),
             )
-            for child in self._children()
+            for child in read_plan(self._plan)
         ]
 
     def reports(self) -> list[NodeReport]:
@@ -148,8 +153,7 @@ class ProcessFleet:
             "FLWR_HOME": str(self._home / "flwr"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "SUPERNODES": str(settings.supernodes),
-            "BOUQUET_SUPERNODES": str(settings.supernodes),
+            "BOUQUET_SIZE_FILE": str(self._size),
             "BOUQUET_STATE_DIR": str(directories.state),
             "BOUQUET_LEASE_DIR": str(directories.leases),
             "BOUQUET_SERVER_DIR": str(directories.server),
@@ -190,7 +194,8 @@ class ProcessFleet:
             log=str(self._home / "logs" / f"{name}.log"),
         )
 
-    def _start(self, plan: Path, children: list[Child]) -> None:
+    def _start(self, children: list[Child]) -> None:
+        write_plan(self._plan, children)
         for stale in ("run", "logs"):
             shutil.rmtree(self._home / stale, ignore_errors=True)
             (self._home / stale).mkdir()
@@ -201,7 +206,7 @@ class ProcessFleet:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with (self._home / "logs" / "supervisor.log").open("ab") as log:
                 supervisor = subprocess.Popen(
-                    [sys.executable, "-m", "deploy.supervisor", str(plan)],
+                    [sys.executable, "-m", "deploy.supervisor", str(self._plan)],
                     cwd=PROJECT,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -267,6 +272,12 @@ def _proportional_memory(process: Path) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _differ_in_number(running: list[Child], wanted: list[Child]) -> bool:
+    """Whether one fleet has some SuperNodes more at its end, and is the same otherwise."""
+    common = min(len(running), len(wanted))
+    return len(running) != len(wanted) and running[:common] == wanted[:common]
 
 
 def _read(certificate: Path) -> bytes:

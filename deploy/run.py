@@ -132,6 +132,12 @@ def table(metrics: dict[str, Any]) -> str:
     if central := metrics["rounds"] and metrics["rounds"][-1].get("central"):
         values = ", ".join(f"{name} {value:.4f}" for name, value in central.items())
         lines.append(f"the global model on the test split: {values}")
+    if changes := metrics.get("fleet-changes"):
+        happened = [change["what"] for change in changes]
+        lines.append(
+            f"{metrics['num-supernodes']} SuperNodes at the start, then {happened.count('came')} came and "
+            f"{happened.count('went')} went: `fleet-changes` in metrics.json names them"
+        )
     lines.append(f"dataset: {metrics['dataset']['name']} ({metrics['dataset']['source']})")
     return "\n".join(lines)
 

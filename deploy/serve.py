@@ -18,6 +18,7 @@ from deploy.executor.executor import ExecutorSettings
 from deploy.flower import stock
 from deploy.flower.tasks import RuntimeApi
 from deploy.node_file import NodeFile
+from deploy.place import Follower, follow
 from deploy.probe import Readiness
 from deploy.settings import ServeSettings
 
@@ -80,8 +81,13 @@ def supernode(arguments: Sequence[str], settings: ServeSettings, executor: Execu
         health.flower(False)
         node_file.offline()
 
+    def follow_size(follower: Follower) -> None:
+        if settings.place:
+            follow(settings.size_file, settings.leases, *settings.place, follower)
+
     try:
         if settings.executor == "stock":
+            follow_size(stock.Node())
             health.executor(True)  # Flower's own comes and goes with each message
             stock.supernode(arguments, registered)
         else:
@@ -93,6 +99,7 @@ def supernode(arguments: Sequence[str], settings: ServeSettings, executor: Execu
                 on_online=online,
                 on_offline=offline,
                 on_task=node_file.works_on,
+                on_node=follow_size,
             )
     except (grpc.RpcError, RuntimeError) as error:
         # Flower logs the RpcError and lets its generator end: what comes out is "generator didn't yield".

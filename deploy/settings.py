@@ -6,6 +6,7 @@ one-shots that make certificates and enrol nodes, the SuperLink's entry point an
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,30 @@ def _supernodes(environment: Environment) -> int:
     return _whole(environment, "SUPERNODES", 10, 1, MAX_SUPERNODES)
 
 
+def _size_file(environment: Environment) -> Path | None:
+    """Return the file that has the fleet's size (deploy/size.py); where it is given, `SUPERNODES` is not asked."""
+    name = _text(environment, "BOUQUET_SIZE_FILE", "")
+    return Path(name) if name else None
+
+
+def _identity(environment: Environment, supernodes: int) -> tuple[int | None, str]:
+    """Return the partition-id that this SuperNode is given from outside, and by which setting; None: by a lease.
+
+    In this order: the user's word, Swarm's task slot (from 1), a Kubernetes StatefulSet's ordinal.
+    """
+    if _text(environment, "PARTITION_ID", ""):
+        return _whole(environment, "PARTITION_ID", 0, 0, supernodes - 1), "PARTITION_ID"
+    # Compose hands on Swarm's template as it stands: no slot.
+    if not environment.get("TASK_SLOT", "{{").startswith("{{") and _text(environment, "TASK_SLOT", ""):
+        return _whole(environment, "TASK_SLOT", 1, 1, MAX_SUPERNODES) - 1, "TASK_SLOT"
+    if _text(environment, "KUBERNETES_SERVICE_HOST", ""):
+        pod = _text(environment, "POD_NAME", "") or _text(environment, "HOSTNAME", "")
+        # Of few digits: the random end of a Deployment's pod has five characters, and these may all be digits.
+        if ordinal := re.search(r"-(\d{1,4})$", pod):
+            return int(ordinal[1]), "POD_NAME"
+    return None, "PARTITION_ID"
+
+
 @dataclass(frozen=True)
 class Directories:
     """Where a container, or a local process in its place, keeps what outlives a message."""
@@ -142,6 +167,8 @@ class SetupSettings:
     """What the one-shot that enrols the SuperNodes needs to know."""
 
     supernodes: int
+    size_file: Path
+    """Where it says how many there are to be."""
     insecure: bool
     control: str
     """The SuperLink's Control API."""
@@ -150,11 +177,13 @@ class SetupSettings:
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read the settings; raise `SettingError` where one is impossible."""
+        directories = Directories.read(environment)
         return cls(
             supernodes=_supernodes(environment),
+            size_file=_size_file(environment) or directories.leases / "size",
             insecure=_insecure(environment),
             control=_text(environment, "CONTROL", "control:9093"),
-            directories=Directories.read(environment),
+            directories=directories,
         )
 
 
@@ -197,7 +226,6 @@ class GpuSettings:
 class SuperLinkSettings:
     """What the SuperLink's entry point needs to know."""
 
-    supernodes: int
     fleet_address: str
     control_address: str
     runtime_address: str
@@ -209,7 +237,6 @@ class SuperLinkSettings:
         """Read the settings; raise `SettingError` where one is impossible."""
         _fleet_bind(environment)  # where Docker publishes the Fleet API: not beyond loopback without TLS
         return cls(
-            supernodes=_supernodes(environment),
             fleet_address=_text(environment, "FLEET_ADDRESS", "0.0.0.0:9092"),
             control_address=_text(environment, "CONTROL_ADDRESS", "0.0.0.0:9093"),
             # The Runtime API gives tasks and tokens to any peer: never beyond loopback.
@@ -224,11 +251,16 @@ class SuperNodeSettings:
     """What a SuperNode's entry point needs to know."""
 
     supernodes: int
+    size_file: Path | None
+    """Has the fleet's size in the place of `supernodes`."""
     partition_id: int | None
+    named_by: str
+    """The setting that `partition_id` comes from."""
     superlink: str
     superlink_max_wait: int
     dataset: str | None
-    threads: int
+    threads: int | None
+    """Of TensorFlow; None: the node's share of the cores."""
     gpus: GpuSettings
     runtime_address: str
     insecure: bool
@@ -237,17 +269,18 @@ class SuperNodeSettings:
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read the settings; raise `SettingError` where one is impossible."""
-        supernodes = _supernodes(environment)
-        partition_id: int | None = None
-        if _text(environment, "PARTITION_ID", ""):
-            partition_id = _whole(environment, "PARTITION_ID", 0, 0, supernodes - 1)
+        size_file = _size_file(environment)
+        supernodes = MAX_SUPERNODES if size_file else _supernodes(environment)
+        partition_id, named_by = _identity(environment, supernodes)
         return cls(
             supernodes=supernodes,
+            size_file=size_file,
             partition_id=partition_id,
+            named_by=named_by,
             superlink=_text(environment, "SUPERLINK", "superlink:9092"),
             superlink_max_wait=_whole(environment, "SUPERLINK_MAX_WAIT", 300, 1, 86400),
             dataset=_text(environment, "BOUQUET_DATASET", "") or None,
-            threads=_whole(environment, "TF_THREADS", share_of_cores(supernodes), 1, 1024),
+            threads=_whole(environment, "TF_THREADS", 1, 1, 1024) if _text(environment, "TF_THREADS", "") else None,
             gpus=GpuSettings.read(environment),
             runtime_address=_text(environment, "RUNTIME_ADDRESS", "127.0.0.1:9094"),
             insecure=_insecure(environment),
@@ -269,10 +302,16 @@ class ServeSettings:
     """What the entry point gave this node's apps to compute on."""
     run: Path
     nodes: Path
+    leases: Path
+    size_file: Path | None
+    place: tuple[int, bool] | None
+    """A SuperNode's partition-id, and whether it was given from outside: from its entry point."""
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read the settings; raise `SettingError` where one is impossible."""
+        directories = Directories.read(environment)
+        partition_id, _, how = _text(environment, "BOUQUET_PLACE", "").partition(" ")
         return cls(
             executor=_choice(environment, "EXECUTOR", ("warm", "stock")),
             preload=tuple(_text(environment, "EXECUTOR_PRELOAD", "keras flwr_datasets").replace(",", " ").split()),
@@ -280,8 +319,11 @@ class ServeSettings:
             idle_seconds=_whole(environment, "EXECUTOR_IDLE", 300, 1, 86400),
             task_seconds=_whole(environment, "EXECUTOR_TIMEOUT", 0, 0, 86400) or None,
             device=gpu.given(environment),
-            run=Directories.read(environment).run,
-            nodes=Directories.read(environment).nodes,
+            run=directories.run,
+            nodes=directories.nodes,
+            leases=directories.leases,
+            size_file=_size_file(environment),
+            place=(int(partition_id), how == "given") if partition_id else None,
         )
 
 

@@ -1,7 +1,7 @@
-"""One-shot that enrols the SuperNodes: a key for each partition, known to the SuperLink. Safe to run again.
+"""One-shot that enrols the SuperNodes and says how many there are to be. Safe to run again.
 
 A node's key is put where its SuperNode looks for it (`deploy.identity`) only once the SuperLink has taken its public
-half: what waits for the key waits for the enrolment.
+half: what waits for the key waits for the enrolment. The fleet's size is written last (`deploy.size`).
 """
 
 import sys
@@ -12,6 +12,7 @@ from deploy.entry import report, warn_of_insecurity
 from deploy.flower.control import ControlApi
 from deploy.identity import key_path, make_key, public_key, write_identity
 from deploy.settings import SetupSettings
+from deploy.size import write_size
 
 
 def enrol(api: ControlApi, identities: Path, partition_ids: range) -> int:
@@ -37,11 +38,12 @@ def main() -> None:
     settings = SetupSettings.read()
     if settings.insecure:
         warn_of_insecurity()
-        return
-    identities = settings.directories.identities
-    with ControlApi(settings.control, (identities / CA).read_bytes()) as api:
-        new = enrol(api, identities, range(settings.supernodes))
-    sys.stderr.write(f"bouquet: {settings.supernodes} SuperNodes are enrolled, {new} of them newly\n")
+    else:
+        identities = settings.directories.identities
+        with ControlApi(settings.control, (identities / CA).read_bytes()) as api:
+            new = enrol(api, identities, range(settings.supernodes))
+        sys.stderr.write(f"bouquet: {settings.supernodes} SuperNodes are enrolled, {new} of them newly\n")
+    write_size(settings.size_file, settings.supernodes)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Keep a set of child processes running: start, restart with a growing pause, stop them all.
 
 The local stand-in for Docker's `restart: unless-stopped`. It waits for signals, not by polling; its
-children die with it (`PR_SET_PDEATHSIG`), so that nothing is ever left behind. Run as
-`python -m deploy.supervisor <fleet.json>`.
+children die with it (`PR_SET_PDEATHSIG`), so that nothing is ever left behind. On SIGUSR1 it reads its plan again,
+starts what is new in it and stops what is no longer there. Run as `python -m deploy.supervisor <fleet.json>`.
 """
 
 import ctypes
@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+RELOAD = signal.SIGUSR1
+SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, RELOAD)
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds before the first restart in a row, doubled up to the longest."""
 STEADY = 60.0
@@ -34,10 +35,10 @@ class Child:
     command: list[str]
     environment: dict[str, str]
     log: str
-    pause: float = field(default=FIRST_PAUSE, repr=False)
-    started: float = 0.0
-    due: float = 0.0
-    process: subprocess.Popen[bytes] | None = None
+    pause: float = field(default=FIRST_PAUSE, repr=False, compare=False)
+    started: float = field(default=0.0, compare=False)
+    due: float = field(default=0.0, compare=False)
+    process: subprocess.Popen[bytes] | None = field(default=None, compare=False)
 
     def start(self) -> None:
         """Start the process; its output is appended to `log`."""
@@ -70,15 +71,15 @@ def _in_child() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def supervise(children: list[Child], first_is_ready: Callable[[], bool]) -> None:
-    """Run `children` until SIGTERM or SIGINT; the first alone until `first_is_ready`."""
+def supervise(children: list[Child], first_is_ready: Callable[[], bool], reload: Callable[[], list[Child]]) -> None:
+    """Run `children` until SIGTERM or SIGINT; the first alone until `first_is_ready`. `reload` has the plan anew."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         children[0].start()
         while not first_is_ready():
-            if _stop_asked(0.1, children[:1]):
+            if _stop_asked(0.1, children[:1], lambda: _follow_plan(children, reload())):
                 return
-        while not _stop_asked(_seconds_to_next(children), children):
+        while not _stop_asked(_seconds_to_next(children), children, lambda: _follow_plan(children, reload())):
             pass
     finally:
         _stop(children)
@@ -89,9 +90,11 @@ def _seconds_to_next(children: list[Child]) -> float:
     return max(0.0, min(waiting) - time.monotonic()) if waiting else LONGEST_PAUSE
 
 
-def _stop_asked(seconds: float, children: list[Child]) -> bool:
+def _stop_asked(seconds: float, children: list[Child], on_reload: Callable[[], None]) -> bool:
     received = signal.sigtimedwait(SIGNALS, seconds)
-    if received is not None and received.si_signo != signal.SIGCHLD:
+    if received is not None and received.si_signo == RELOAD:
+        on_reload()
+    elif received is not None and received.si_signo != signal.SIGCHLD:
         return True
     for child in children:
         if child.ended():
@@ -99,6 +102,13 @@ def _stop_asked(seconds: float, children: list[Child]) -> bool:
         elif child.process is None and child.due <= time.monotonic():
             child.start()
     return False
+
+
+def _follow_plan(children: list[Child], plan: list[Child]) -> None:
+    """Make `children` those of the plan; those that are in both run on."""
+    gone = [child for child in children if child not in plan]
+    children[:] = [child for child in children if child in plan] + [child for child in plan if child not in children]
+    _stop(gone)
 
 
 def _stop(children: list[Child]) -> None:
@@ -115,20 +125,28 @@ def _stop(children: list[Child]) -> None:
 
 
 def write_plan(path: Path, children: list[Child]) -> None:
-    """Write the children for `python -m deploy.supervisor` to read."""
+    """Write the children for `read_plan`, complete or not at all."""
     fields = ("name", "command", "environment", "log")
     plan = [{key: value for key, value in asdict(child).items() if key in fields} for child in children]
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(plan, indent=2), encoding="utf-8")
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(json.dumps(plan, indent=2), encoding="utf-8")
+    fresh.replace(path)
+
+
+def read_plan(path: Path) -> list[Child]:
+    """Return the children of a plan."""
+    return [Child(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def main() -> None:
     """Supervise the children of the plan that the command line names."""
     from deploy.probe import is_ready  # noqa: PLC0415  kept out of those who import this module for its classes
 
-    children = [Child(**entry) for entry in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))]
+    plan = Path(sys.argv[1])
+    children = read_plan(plan)
     run_directory = Path(children[0].environment["BOUQUET_RUN_DIR"])
-    supervise(children, lambda: is_ready(run_directory))
+    supervise(children, lambda: is_ready(run_directory), lambda: read_plan(plan))
 
 
 if __name__ == "__main__":

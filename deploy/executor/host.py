@@ -34,11 +34,12 @@ def supernode(
     on_online: Callable[[int], None] = lambda node_id: None,
     on_offline: Callable[[str], None] = lambda reason: None,
     on_task: Callable[[int | None], None] = lambda run_id: None,
+    on_node: Callable[[Node], None] = lambda node: None,
 ) -> None:
     """Run `flower-supernode` with `arguments`, which say where `api` listens, and its executor.
 
     `on_ready` is called with whether the executor can work, `on_online` and `on_offline` as in `Node`, `on_task` with
-    the run of the message that is worked on, and with None when it is done.
+    the run of the message that is worked on, and with None when it is done, `on_node` once with the node itself.
     Returns when Flower gives up on the SuperLink; ends with `SystemExit` when it is told to stop.
     """
     reconnect_soon()
@@ -46,6 +47,7 @@ def supernode(
     executor = Executor(TaskQueue(api, TaskType.CLIENT_APP, node.tasks), api, settings)
     node.on_run_ended = executor.end_run
     executor.on_task = on_task
+    on_node(node)
     sys.argv = ["flower-supernode", *arguments, "--isolation", "process"]
     _start(executor, on_ready)
     try:

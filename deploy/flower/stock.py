@@ -4,11 +4,13 @@ Flower 1.34 has no hook that says so, and its health service always answers SERV
 """
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flwr.common.logger import FLOWER_LOGGER
+from flwr.common.logger import FLOWER_LOGGER, log
 from flwr.superlink.cli.flower_superlink import flower_superlink
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
@@ -26,6 +28,24 @@ class _Watch(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg == self._message:
             self._then(record.args[0] if isinstance(record.args, tuple) and record.args else None)
+
+
+class Node:
+    """Follows the fleet's size by starting over: what a stock SuperNode tells its ClientApps cannot be changed."""
+
+    def __init__(self) -> None:
+        self._supernodes: int | None = None
+
+    def resize(self, supernodes: int) -> None:
+        """End, unless this is the size that the SuperNode was started with."""
+        if self._supernodes is not None:
+            self.leave(f"the fleet has {supernodes} SuperNodes now, and EXECUTOR=stock learns that when it starts")
+        self._supernodes = supernodes
+
+    def leave(self, reason: str) -> None:
+        """End now."""
+        log(logging.INFO, "Starting over: %s", reason)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def superlink(arguments: Sequence[str], on_serving: Callable[[], None]) -> None:

@@ -4,14 +4,18 @@ Against a SuperLink of ours, which holds an empty pull, the next pull follows at
 which answers an empty pull at once, the pace is the stock one: a pull every 3 s.
 """
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from logging import INFO
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import grpc
+from flwr.common.logger import log
 from flwr.proto import message_pb2, runtime_pb2
 from flwr.supercore.exit import add_exit_handler
 from flwr.supercore.heartbeat import HeartbeatSender
@@ -60,6 +64,33 @@ class Node:
         self.on_run_ended: Callable[[int], None] = lambda run_id: None
         self.node_id = 0
         self.message_id = ""  # of the message that has come last
+        self._working = False  # from a message that has come until its reply is sent
+        self._leaving = ""
+        self._changes: dict[str, int] = {}  # to the node config
+
+    # Its place in the fleet
+
+    def resize(self, supernodes: int) -> None:
+        """Have runs that begin from now on see that many partitions; one that has begun keeps its number."""
+        self._changes["num-partitions"] = supernodes
+
+    def leave(self, reason: str) -> None:
+        """End as on SIGTERM, after the message that is being worked on."""
+        self._leaving = reason
+        if not self._working:
+            self._end()
+
+    def next_message(self, pull_and_store: Callable[..., int | None], node_config: dict[str, Any], **rest: Any) -> Any:
+        """Stand in for one turn of Flower's main loop: the message before has been answered by now."""
+        self._working = False
+        if self._leaving:
+            self._end()
+        # A copy: Flower keeps what it is given here as the node config of a run that begins.
+        return pull_and_store(node_config=node_config | self._changes, **rest)
+
+    def _end(self) -> None:
+        log(INFO, "Starting over: %s", self._leaving)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     # The clock of Flower's main loop
 
@@ -78,7 +109,7 @@ class Node:
         start = time.monotonic()
         received = pull()
         self.pulled_for = 0.0 if received else time.monotonic() - start
-        self.receiving = received is not None
+        self.receiving = self._working = received is not None
         if received:
             self.message_id = received[0].metadata.message_id
         return received
@@ -242,6 +273,11 @@ def install(node: Node) -> None:
         node.push_replies(stock_push_messages, **arguments)
 
     stock_push_messages = replace("flwr.supernode.start_client_internal", "_push_messages", push_messages)
+
+    def pull_and_store(**arguments: Any) -> Any:
+        return node.next_message(stock_pull_and_store, **arguments)
+
+    stock_pull_and_store = replace("flwr.supernode.start_client_internal", "_pull_and_store_message", pull_and_store)
 
     def create_channel(*, interceptors: list[Any], **options: Any) -> grpc.Channel:
         return without_watch(stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options))

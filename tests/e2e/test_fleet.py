@@ -40,7 +40,7 @@ def node_configs(bouquet: Bouquet) -> list[str]:
         )
         return sorted(json.loads(asked.stdout))
     containers = bouquet.compose.ps(["supernode"])
-    command = ["python", "-c", NODE_CONFIGS, "SUPERNODES="]
+    command = ["python", "-c", NODE_CONFIGS, "BOUQUET_SIZE_FILE="]
     return sorted(config for c in containers for config in json.loads(str(c.execute(command))))
 
 

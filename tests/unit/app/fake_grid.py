@@ -37,6 +37,7 @@ class FakeGrid(Grid):
             for k in range(nodes)
         }
         self.timeouts: list[float | None] = []
+        self._answers: dict[str, Message] = {}
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.contexts)
@@ -65,7 +66,18 @@ class FakeGrid(Grid):
         raise NotImplementedError
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
+        ids = []
+        for message in messages:
+            for reply in self.send_and_receive([message]):
+                self._answers[message.metadata.message_id] = reply
+            ids.append(message.metadata.message_id)
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError
+        return [self._answers.pop(message_id) for message_id in message_ids if message_id in self._answers]
+
+    def add(self, node_id: int, partition_id: int, num_partitions: int) -> None:
+        """Have one more node come."""
+        some = next(iter(self.contexts.values()))
+        node_config = some.node_config | {"partition-id": partition_id, "num-partitions": num_partitions}
+        self.contexts[node_id] = Context(1, node_id, node_config, RecordDict(), some.run_config)

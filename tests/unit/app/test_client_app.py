@@ -108,3 +108,22 @@ def test_an_exception_is_told_with_partition_id_and_traceback(folder: Path, monk
     assert text.startswith("partition-id 1: Traceback")
     assert "in broken" in text
     assert "ZeroDivisionError: by the node" in text
+
+
+def test_a_run_keeps_its_partitions_when_the_fleet_has_grown_since(folder: Path) -> None:
+    sent = message("query", folder)
+    sent.content.config_records["config"]["num-partitions"] = 2
+    grown = context(**{"num-partitions": 8})
+    assert app(sent, grown).content.config_records["node"]["num-examples"] == 50  # one of 2, not one of 8
+
+
+def test_a_node_that_has_none_of_the_runs_partitions_says_so(folder: Path) -> None:
+    sent = message("train", folder)
+    sent.content.config_records["config"]["num-partitions"] = 1
+    with pytest.raises(NodeError, match="partition-id=1: this run began with 1 SuperNodes, .* start another run"):
+        app(sent, context())
+
+
+def test_a_node_says_which_partition_it_holds_without_opening_it() -> None:
+    asked = prepared(Message(RecordDict(), dst_node_id=7, message_type="query.place"))
+    assert app(asked, context()).content.config_records["node"] == {"partition-id": 1}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -41,9 +42,17 @@ def test_a_fleet_that_stays_incomplete_is_an_error_with_both_numbers() -> None:
 @pytest.mark.parametrize("value", ["0", "-1", "ten", "1.5"])
 def test_an_impossible_size_is_one_clear_line(value: str) -> None:
     with pytest.raises(SettingError, match=f"^BOUQUET_SUPERNODES={value}: must be a whole number of at least 1; "):
-        fleet.expected_size({"BOUQUET_SUPERNODES": value})
+        fleet.told_size({"BOUQUET_SUPERNODES": value})
 
 
-def test_without_a_size_two_nodes_make_a_fleet() -> None:
-    assert fleet.expected_size({}) == 2
-    assert fleet.expected_size({"BOUQUET_SUPERNODES": "1"}) == 1
+def test_the_size_is_in_the_environment_or_in_a_file_that_wins_or_nowhere(tmp_path: Path) -> None:
+    size = tmp_path / "size"
+    size.write_text("12\n")
+    assert fleet.told_size({"BOUQUET_SUPERNODES": "1"}) == 1
+    assert fleet.told_size({"BOUQUET_SUPERNODES": "1", "BOUQUET_SIZE_FILE": str(size)}) == 12
+    assert fleet.told_size({}) is None
+
+
+def test_a_size_file_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="^BOUQUET_SIZE_FILE=.*/size: cannot be read .No such file.*; write the"):
+        fleet.told_size({"BOUQUET_SIZE_FILE": str(tmp_path / "size")})

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 
 from app import client_app, dataset, fleet, server_app
 from app.errors import FleetError, RunError, SettingError
@@ -154,6 +154,39 @@ def test_a_node_that_does_not_answer_in_time_is_a_failure_with_its_name(folder: 
     phase = metrics(results)["rounds"][0]["evaluate"]
     assert phase["failures"] == 1
     assert phase["errors"][str(FIRST_NODE + 2)] == "partition-id unknown: no reply within round-deadline=9 s"
+
+
+def gone(message: Message, context: Context) -> Message:
+    """Act as a fleet whose node with partition 2 has gone: the SuperLink replies in its place."""
+    if context.node_config["partition-id"] != 2:
+        return client_app.app(message, context)
+    reply = Message(Error(code=3, reason="Node Unavailable"), reply_to=message)
+    reply.metadata.__dict__["_src_node_id"] = 1
+    return reply
+
+
+def test_a_node_that_has_gone_is_one_failure_under_its_own_name(folder: Path, results: Path) -> None:
+    start(folder, answer=gone, fraction_train=1.0)
+    phase = metrics(results)["rounds"][0]["evaluate"]
+    assert (phase["replies"], phase["failures"]) == (3, 1)
+    assert phase["errors"] == {str(FIRST_NODE + 2): "partition-id unknown: Node Unavailable"}
+
+
+def test_a_node_that_comes_during_the_run_is_told_of_and_waits_for_the_next(folder: Path, results: Path) -> None:
+    def growing(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "train" and 7 not in grid.contexts:
+            grid.add(7, partition_id=4, num_partitions=5)
+        return client_app.app(message, context)
+
+    run_config: dict[str, Any] = {"dataset": str(folder), "num-server-rounds": 2, "batch-size": 8}
+    os.environ["BOUQUET_SUPERNODES"] = "4"
+    grid = FakeGrid(growing, 4, run_config, {})
+    server_app.main(grid, Context(RUN_ID, 0, {}, RecordDict(), run_config))
+    told = metrics(results)
+    assert (told["num-supernodes"], told["num-partitions"]) == (4, 4)
+    (change,) = told["fleet-changes"]
+    assert (change["node"], change["what"], change["partition-id"], change["takes-part"]) == ("7", "came", 4, False)
+    assert [each["evaluate"]["replies"] for each in told["rounds"]] == [4, 4]
 
 
 def test_a_round_that_no_node_trained_fails_the_run_and_says_which_and_why(folder: Path, results: Path) -> None:

@@ -22,6 +22,7 @@ ROLES = ("superlink", "supernode")
 ONE_SHOTS = ("certificates", "setup")
 INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
+    *("BOUQUET_SIZE_FILE", "BOUQUET_PLACE", "TASK_SLOT"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
     *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"),
 }
@@ -98,6 +99,16 @@ def test_what_stays_depends_on_nothing_that_changes_with_the_size_of_the_fleet(
             assert "SUPERNODES" not in str(compose["services"][name])
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_the_size_of_the_fleet_is_in_a_file_and_in_no_environment_of_what_stays(
+    compose: dict[str, Any], role: str
+) -> None:
+    environment = compose["services"][role]["environment"]
+    assert "SUPERNODES" not in str(environment)
+    assert environment["BOUQUET_SIZE_FILE"] == compose["services"]["setup"]["environment"]["BOUQUET_SIZE_FILE"]
+    assert readers(compose, "leases") == {"setup": True, "superlink": False, "supernode": True}
+
+
 def test_every_one_shot_is_awaited_by_its_success(compose: dict[str, Any]) -> None:
     # `docker compose up --wait` takes the end of any other for a failure.
     awaited = {
@@ -148,6 +159,15 @@ def test_the_isolated_overlay_leaves_no_way_out_and_changes_nothing_else() -> No
             "control": {"driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": "false"}},
         }
     }
+
+
+def test_a_node_with_settings_of_its_own_is_no_copy_and_one_of_the_fleet(compose: dict[str, Any]) -> None:
+    services = yaml.safe_load(text("deploy/compose/large-node.yml"))["services"]
+    own = services["supernode-large"]
+    assert own["extends"] == {"file": "docker-compose.yml", "service": "supernode"}
+    assert own.keys() == {"extends", "deploy", "mem_limit", "cpus", "environment", "volumes"}
+    default = int(documented(active_only=True)["SUPERNODES"])
+    assert services["supernode"]["deploy"]["replicas"] + own["deploy"]["replicas"] == default
 
 
 def test_supernodes_wait_for_a_healthy_superlink(compose: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The partition-id lease: every id once, no holes, freed with its holder."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import FleetError, SettingError
-from deploy.partition import take_partition
+from deploy.partition import holders, take_partition
 
-HOLD = "import sys, time; from deploy.partition import take_partition; from pathlib import Path; "
+HOLD = "import sys, time; from deploy.partition import holders, take_partition; from pathlib import Path; "
 
 
 def hold(leases: Path, supernodes: int) -> tuple["subprocess.Popen[str]", int]:
@@ -53,3 +54,14 @@ def test_ids_that_others_asked_for_are_skipped(tmp_path: Path) -> None:
     take_partition(tmp_path, 3, wanted=0)
     take_partition(tmp_path, 3, wanted=2)
     assert take_partition(tmp_path, 3) == 1
+
+
+def test_only_leases_that_are_held_have_holders(tmp_path: Path) -> None:
+    (tmp_path / "partition-7").write_text("a host of a larger fleet\n")
+    holder, taken = hold(tmp_path, 3)
+    try:
+        assert holders(tmp_path) == {taken: socket.gethostname()}
+    finally:
+        holder.kill()
+        holder.wait()
+    assert holders(tmp_path) == {}

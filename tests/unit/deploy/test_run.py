@@ -49,6 +49,15 @@ def test_a_completed_run_shows_its_rounds_its_dataset_and_where_its_files_are(tm
         assert str(tmp_path / "7" / name) in shown
 
 
+def test_a_run_in_a_fleet_that_changed_says_so(tmp_path: Path) -> None:
+    leave(tmp_path / "7")
+    assert "at the start" not in summary(tmp_path, COMPLETED)
+    file = tmp_path / "7" / "metrics.json"
+    changes = [{"what": "came"}, {"what": "went"}, {"what": "came"}]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num-supernodes": 10, "fleet-changes": changes}))
+    assert "10 SuperNodes at the start, then 2 came and 1 went" in summary(tmp_path, COMPLETED)
+
+
 def test_a_failed_run_names_its_status_the_details_the_nodes_and_their_reasons(tmp_path: Path) -> None:
     leave(tmp_path / "7", model=False, failures=2)
     with pytest.raises(RunError) as failed:

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import SettingError
-from deploy.settings import GpuSettings, HostSettings, SuperLinkSettings, SuperNodeSettings, share_of_cores
+from deploy.settings import (
+    GpuSettings,
+    HostSettings,
+    SetupSettings,
+    SuperLinkSettings,
+    SuperNodeSettings,
+    share_of_cores,
+)
 
 
 def test_an_empty_environment_gives_ten_supernodes_and_the_default_ports() -> None:
@@ -20,9 +27,9 @@ def test_an_empty_value_means_not_given() -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "ten", "1.5", "100000"])
-@pytest.mark.parametrize("reader", [HostSettings, SuperLinkSettings, SuperNodeSettings])
+@pytest.mark.parametrize("reader", [HostSettings, SetupSettings, SuperNodeSettings])
 def test_an_impossible_number_of_supernodes_is_refused_by_every_reader(
-    value: str, reader: type[HostSettings | SuperLinkSettings | SuperNodeSettings]
+    value: str, reader: type[HostSettings | SetupSettings | SuperNodeSettings]
 ) -> None:
     with pytest.raises(SettingError) as refused:
         reader.read({"SUPERNODES": value})
@@ -35,6 +42,31 @@ def test_an_impossible_number_of_supernodes_is_refused_by_every_reader(
 def test_a_partition_id_outside_the_fleet_is_refused(value: str) -> None:
     with pytest.raises(SettingError, match=f"PARTITION_ID={value}: .*from 0 to 2"):
         SuperNodeSettings.read({"SUPERNODES": "3", "PARTITION_ID": value})
+
+
+@pytest.mark.parametrize(
+    ("given", "partition_id", "named_by"),
+    [
+        ({"PARTITION_ID": "2", "TASK_SLOT": "9", "KUBERNETES_SERVICE_HOST": "x"}, 2, "PARTITION_ID"),
+        ({"TASK_SLOT": "1", "KUBERNETES_SERVICE_HOST": "x", "HOSTNAME": "supernode-5"}, 0, "TASK_SLOT"),
+        ({"TASK_SLOT": "{{.Task.Slot}}"}, None, "PARTITION_ID"),
+        ({"KUBERNETES_SERVICE_HOST": "x", "HOSTNAME": "supernode-5"}, 5, "POD_NAME"),
+        ({"KUBERNETES_SERVICE_HOST": "x", "HOSTNAME": "node", "POD_NAME": "supernode-0"}, 0, "POD_NAME"),
+        ({"KUBERNETES_SERVICE_HOST": "x", "HOSTNAME": "supernode-7d4b9c-24567"}, None, "PARTITION_ID"),
+        ({"HOSTNAME": "machine-3"}, None, "PARTITION_ID"),
+        ({}, None, "PARTITION_ID"),
+    ],
+)
+def test_a_node_is_told_its_partition_by_the_user_then_swarm_then_kubernetes_or_by_nobody(
+    given: dict[str, str], partition_id: int | None, named_by: str
+) -> None:
+    settings = SuperNodeSettings.read({"BOUQUET_SIZE_FILE": "/size", **given})
+    assert (settings.partition_id, settings.named_by) == (partition_id, named_by)
+
+
+def test_an_impossible_slot_is_refused() -> None:
+    with pytest.raises(SettingError, match="TASK_SLOT=0: out of range"):
+        SuperNodeSettings.read({"TASK_SLOT": "0"})
 
 
 def test_a_dataset_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.probe import Readiness
-from deploy.supervisor import Child, write_plan
+from deploy.supervisor import RELOAD, Child, read_plan, write_plan
 
 PROJECT = Path(__file__).parents[3]
 
@@ -69,6 +69,20 @@ def test_a_child_that_ends_is_started_again(
     wait_for(lambda: len(pids("supernode")) == 2)
     assert alive(pids("supernode")[1])
     assert len(pids("superlink")) == 1
+
+
+def test_a_plan_that_is_read_again_starts_what_is_new_and_stops_what_is_gone(
+    supervised: tuple["subprocess.Popen[bytes]", Callable[[str], list[int]]], tmp_path: Path
+) -> None:
+    supervisor, pids = supervised
+    superlink, supernode = read_plan(tmp_path / "plan.json")
+    command = [*supernode.command[:2], supernode.command[2].replace("/supernode", "/another")]
+    another = Child("another", command, supernode.environment, str(tmp_path / "another.log"))
+    write_plan(tmp_path / "plan.json", [superlink, another])
+    supervisor.send_signal(RELOAD)
+    wait_for(lambda: pids("another") and not alive(pids("supernode")[0]))
+    assert alive(pids("superlink")[0])
+    assert (len(pids("superlink")), len(pids("supernode"))) == (1, 1)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -123,6 +123,12 @@ def test_a_name_that_is_gone_is_reported_with_its_module() -> None:
             "supernode.py: install, push_messages",
         ),
         (
+            "flwr.supernode.start_client_internal",
+            "_pull_and_store_message",
+            "start_client_internal",
+            "supernode.py: install, pull_and_store",
+        ),
+        (
             "flwr.server.superlink.linkstate.linkstate_factory",
             "SqlLinkState",
             "LinkStateFactory.state",
@@ -351,6 +357,18 @@ def test_a_function_takes_the_parameters_we_give(function: str, parameters: list
             "get_run,\n            get_fab,\n            pull_object,\n            push_object,\n"
             "            confirm_message_received,\n        ) = conn",
             "what a connection consists of: mend supernode.py: init_connection",
+        ),
+        (
+            "flwr.supernode.start_client_internal.start_client_internal",
+            "run_id = _pull_and_store_message(\n                state=state,\n                object_store=store,\n"
+            "                node_config=node_config,",
+            "where the node config comes from, at each message: mend supernode.py: Node.next_message",
+        ),
+        (
+            "flwr.supernode.start_client_internal._pull_and_store_message",
+            "context = Context(\n                run_id=run_id,\n                node_id=state.get_node_id(),\n"
+            "                node_config=node_config,",
+            "the node config that a run keeps: mend supernode.py: Node.next_message",
         ),
         (
             "flwr.superlink.servicer.control.control_handlers.stream_logs",

@@ -1,0 +1,270 @@
+"""A fleet that grows, shrinks and is knocked about: every partition-id once, and a run that goes on finishes."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import PROJECT, Bouquet
+
+STEPS = 30
+MOST = 20
+SEED = "BOUQUET_SOAK_SEED"
+# Twenty nodes that start at the same time on two busy cores.
+SETTLED_SECONDS = 300
+RUN_CONFIG = "num-server-rounds=6 local-epochs=10"  # rounds that last longer than four nodes take to start
+
+
+@contextmanager
+def fleet_of(
+    supernodes: int, request: pytest.FixtureRequest, folder: Path, kind: str = "containers", **settings: str
+) -> Iterator[Bouquet]:
+    fleet = Bouquet(kind, folder, {"SUPERNODES": str(supernodes), **settings})
+    failed = request.session.testsfailed
+    try:
+        up = fleet("up")
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield fleet
+    except BaseException:
+        failed = -1
+        raise
+    finally:
+        if request.session.testsfailed > failed:
+            fleet.show_logs()
+        fleet.tear_down()
+
+
+def docker(*words: str, check: bool = True) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 or not check, f"docker {' '.join(words)}: {done.stderr}"
+    return done.stdout
+
+
+def scale(fleet: Bouquet, supernodes: int, *options: str) -> None:
+    """The one number: `SUPERNODES=... docker compose up -d`."""
+    environment = fleet.environment | {"SUPERNODES": str(supernodes)}
+    done = subprocess.run(
+        ["docker", "compose", "up", "-d", *options], cwd=PROJECT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def names(fleet: Bouquet, *, running: bool | None = None) -> list[str]:
+    project = fleet.environment["COMPOSE_PROJECT_NAME"]
+    listed = docker(
+        "ps",
+        "--all",
+        *("--filter", f"label=com.docker.compose.project={project}"),
+        *("--filter", "label=com.docker.compose.service=supernode"),
+        *("--format", "{{.Names}} {{.State}}"),
+    )
+    rows = [line.split() for line in listed.splitlines()]
+    return sorted(name for name, state in rows if running is None or (state == "running") == running)
+
+
+def starts(fleet: Bouquet) -> dict[str, str]:
+    """When each container was made and last started, by name."""
+    told = docker("inspect", "--format", "{{.Name}} {{.Created}} {{.State.StartedAt}}", *names(fleet))
+    return dict(line.split(" ", 1) for line in told.splitlines())
+
+
+def partition_ids(fleet: Bouquet) -> list[int]:
+    """The partition-ids that SuperNodes serve with, from their command lines, as the host sees them."""
+    found = []
+    for name in names(fleet, running=True):
+        for line in docker("top", name, "-eo", "pid,args", check=False).splitlines():
+            if " deploy.serve supernode " in line and (match := re.search(r"partition-id=(\d+)", line)):
+                found.append((name, int(match[1])))
+    by_container = dict(found)  # in a container there is an init, and with some of them it shows the same words
+    return sorted(by_container.values())
+
+
+def wait_for(what: str, is_so: Callable[[], bool], seconds: float = SETTLED_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited {seconds:g} s until {what}"
+        time.sleep(0.5)
+
+
+class Soak:
+    """Random steps on the SuperNodes of a fleet."""
+
+    def __init__(self, fleet: Bouquet, seed: int) -> None:
+        self.fleet = fleet
+        self.size = int(fleet.environment["SUPERNODES"])
+        self._random = random.Random(seed)
+
+    def step(self) -> str:
+        steps: list[Callable[[], str]] = [self.scale]
+        if names(self.fleet):
+            steps.append(self.remove)
+        if names(self.fleet, running=True):
+            steps += [self.kill, self.stop, self.reconnect]
+        if names(self.fleet, running=False):
+            steps.append(self.start)
+        return self._random.choice(steps)()
+
+    def _one(self, running: bool | None) -> str:
+        return self._random.choice(names(self.fleet, running=running))
+
+    def kill(self) -> str:
+        name = self._one(running=True)
+        docker("kill", name, check=False)  # it may be starting over at this moment
+        return f"kill {name}"
+
+    def stop(self) -> str:
+        name = self._one(running=True)
+        docker("stop", "--time", "5", name)
+        return f"stop {name}"
+
+    def start(self) -> str:
+        name = self._one(running=False)
+        docker("start", name)
+        return f"start {name}"
+
+    def remove(self) -> str:
+        name = self._one(running=None)
+        docker("rm", "--force", name)
+        return f"remove {name}"
+
+    def scale(self) -> str:
+        self.size = self._random.randint(1, MOST)
+        scale(self.fleet, self.size)
+        return f"scale to {self.size}"
+
+    def reconnect(self) -> str:
+        name = self._one(running=True)
+        network = f"{self.fleet.environment['COMPOSE_PROJECT_NAME']}_fleet"
+        docker("network", "disconnect", "--force", network, name, check=False)
+
+        def connected() -> bool:  # refused while the container starts over, and now and then by an old daemon
+            docker("network", "connect", network, name, check=False)
+            return network in docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", name)
+
+        wait_for(f"{name} is connected again", connected, seconds=60)
+        return f"reconnect {name}"
+
+
+def test_after_thirty_random_steps_every_partition_id_is_held_exactly_once(
+    docker: None, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get(SEED) or random.randrange(10**6))
+    print(f"{SEED}={seed}")
+    # Nothing imported beforehand: this is about places, and twenty frameworks would take minutes.
+    with fleet_of(4, request, tmp_path, EXECUTOR_PRELOAD="flwr") as fleet:
+        soak = Soak(fleet, seed)
+        for number in range(1, STEPS + 1):
+            began = time.monotonic()
+            print(f"{number:>2}: {soak.step()} ({time.monotonic() - began:.1f} s)", flush=True)
+        scale(fleet, soak.size)  # what was stopped or removed comes back by the same command
+        try:
+            wait_for(
+                f"partition-ids are 0..{soak.size - 1}, each once",
+                lambda: partition_ids(fleet) == [*range(soak.size)] and len(names(fleet)) == soak.size,
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}: they are {partition_ids(fleet)}") from error
+        # By the product's own eyes, too: all healthy, which is to say online to the SuperLink, each in its place.
+        up = fleet("up", SUPERNODES=str(soak.size))
+        assert up.returncode == 0, up.stdout + up.stderr
+
+
+def test_one_node_more_than_there_are_places_is_told_so_and_takes_over_when_one_goes(
+    docker: None, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with fleet_of(1, request, tmp_path, EXECUTOR_PRELOAD="flwr") as fleet:
+        (first,) = names(fleet)
+        scale(fleet, 1, "--scale", "supernode=2")
+        (spare,) = set(names(fleet)) - {first}
+        reason = "waiting for a place: SUPERNODES=1: all partition-ids 0..0 are taken; this is one SuperNode too many"
+        wait_for("the spare node gives the reason", lambda: reason in logs(spare))
+        assert partition_ids(fleet) == [0]
+        subprocess.run(["docker", "rm", "--force", first], check=True, capture_output=True)
+        wait_for("the spare node takes over", lambda: partition_ids(fleet) == [0])
+        assert logs(spare).count(reason) == 1
+
+
+def logs(name: str) -> str:
+    done = subprocess.run(["docker", "logs", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
+
+
+def test_a_run_of_six_rounds_finishes_while_ten_nodes_become_fourteen_and_then_seven(
+    docker: None, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with fleet_of(10, request, tmp_path) as fleet:
+        output = ""
+        command = [sys.executable, "-m", "deploy", "run"]
+        environment = fleet.environment | {"RUN_CONFIG": RUN_CONFIG}
+        with subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as run:
+            for line in run.stdout or ():
+                output += line
+                if "[ROUND 1/6]" in line:
+                    ten = starts(fleet)
+                    scale(fleet, 14)
+                    assert ten.items() <= starts(fleet).items()  # a larger number restarts nobody
+                elif output.count("it takes part from the next run on") == 4 and "next run on" in line:
+                    scale(fleet, 7)
+        print(output)
+        assert run.returncode == 0
+        metrics: dict[str, Any] = json.loads((fleet.results / "latest" / "metrics.json").read_text())
+        assert metrics["status"] == "completed"
+        assert [entry["round"] for entry in metrics["rounds"]] == [1, 2, 3, 4, 5, 6]
+        assert (metrics["num-supernodes"], metrics["num-partitions"]) == (10, 10)
+        changes = metrics["fleet-changes"]
+        came = {c["partition-id"] for c in changes if c["what"] == "came" and not c["takes-part"]}
+        went = {c["partition-id"] for c in changes if c["what"] == "went" and c["takes-part"]}
+        assert came == {10, 11, 12, 13}
+        assert went >= {7, 8, 9}
+        for partition_id in (7, 8, 9):
+            assert re.search(
+                rf"Round \d: SuperNode \d+ \(partition-id {partition_id}\) went; \d of 10 are left", output
+            )
+        for entry in metrics["rounds"]:
+            for phase in (entry["train"], entry["evaluate"]):
+                assert phase["replies"] == len(phase["nodes"]) > 0
+                assert {node["partition-id"] for node in phase["nodes"].values()} <= set(range(10))
+                assert phase["failures"] == len(phase["errors"])
+                assert phase["errors"].keys() <= metrics["rounds"][0]["evaluate"]["nodes"].keys()
+                assert all("partition-id " in reason for reason in phase["errors"].values())
+        wait_for("the seven that are left are in their places", lambda: partition_ids(fleet) == [*range(7)])
+
+
+def test_a_fleet_of_processes_grows_and_shrinks_and_restarts_nobody_who_stays(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    def serving() -> dict[int, int]:
+        """The pid that serves each partition-id."""
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                words = (process / "cmdline").read_bytes().decode(errors="replace")
+                ours = f"BOUQUET_HOME={tmp_path}".encode() in (process / "environ").read_bytes()
+                if ours and (match := re.search(r"deploy\.serve\0supernode\0.*partition-id=(\d+)", words)):
+                    found[int(match[1])] = int(process.name)
+        return found
+
+    with fleet_of(2, request, tmp_path, "processes", EXECUTOR_PRELOAD="flwr") as fleet:
+        two = serving()
+        assert two.keys() == {0, 1}
+        up = fleet("up", SUPERNODES="3")
+        assert up.returncode == 0, up.stdout + up.stderr
+        three = serving()
+        assert three.keys() == {0, 1, 2}
+        assert two.items() <= three.items()
+        assert fleet("up", SUPERNODES="1").returncode == 0
+        wait_for("only the first is left", lambda: serving().keys() == {0})
+        assert serving().items() <= two.items()
+        # By another number of SuperNodes in the environment, too: the fleet is what runs.
+        assert [line.split()[0] for line in fleet("status").stdout.splitlines()[1:]] == ["superlink", "supernode-0"]
