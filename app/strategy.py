@@ -74,8 +74,8 @@ class RecordedFedAvg(FedAvg):
 
     Flower's own result has the aggregates only, and counts a node that never answered as nothing at all. Here
     every node that was asked is either among `Phase.nodes` or among `Phase.errors`. Nodes are sampled from those that
-    the run counts on (`Roll`). A round in which no node
-    trained ends the run with `RunError`: to go on would be to call the old model a new one.
+    the run counts on (`Roll`). A round in which no node trained ends the run with `RunError`: to go on would be to
+    call the old model a new one.
 
     Attributes:
         rounds: One record per round that was begun.
