@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ RESULTS = PROJECT / "benchmarks" / "results.json"
 PLOT = PROJECT / "benchmarks" / "bench.png"
 ROUNDS = 3
 IDLE_SECONDS = 60
+BACKGROUND_SECONDS = 30
 
 
 class Bench:
@@ -45,6 +45,7 @@ class Bench:
         self.trips: list[dict[str, Any]] = []
         self.idle: dict[str, dict[str, float]] = {}
         self.baseline = available()
+        self.background = _share(BACKGROUND_SECONDS)
 
     def fleet(self, executor: str, supernodes: int = 10, kind: str = "auto") -> Fleet:
         """Return a fleet of the benchmark's own: own project, ports and Flower home."""
@@ -146,16 +147,12 @@ class Bench:
             print(f"  round trip, {label}: {said[what]}", flush=True)
 
     def be_idle(self, label: str, fleet: Fleet) -> None:
-        """Measure a fleet that has nothing to do."""
+        """Measure what a fleet adds to the machine's own background while it has nothing to do."""
         fleet.members()
         time.sleep(5)
-        began, memory = cpu_seconds(), []
-        for _ in range(IDLE_SECONDS):
-            memory.append(self.baseline - available())
-            time.sleep(1)
-        share = (cpu_seconds() - began) / IDLE_SECONDS
-        self.idle[label] = {"cores": round(share, 4), "memory": statistics.median(memory)}
-        print(f"  idle, {label}: {share:.1%} of one core, {statistics.median(memory) / 2**30:.1f} GiB", flush=True)
+        share, memory = _share(IDLE_SECONDS) - self.background, self.baseline - available()
+        self.idle[label] = {"cores": round(share, 4), "memory": memory}
+        print(f"  idle, {label}: {share:.1%} of one core, {memory / 2**30:.1f} GiB", flush=True)
 
     def note_run(self, label: str, output: str, results: Path, cost: Cost) -> None:
         """Keep what a run took and what came of it."""
@@ -172,6 +169,7 @@ class Bench:
             "runs": [measured.as_json() for measured in self.measured],
             "round-trips": self.trips,
             "idle": self.idle,
+            "background": round(self.background, 4),
         }
         RESULTS.write_text(json.dumps(result, indent=2) + "\n")
         plot(self.measured, PLOT)
@@ -185,6 +183,13 @@ class Bench:
         """Keep a measurement, and show it at once."""
         self.measured.append(measured)
         print(f"  {measured.label}: {measured.strategy:.1f} s", flush=True)
+
+
+def _share(seconds: float) -> float:
+    """Return how much of one core this machine spends, from now on for so many seconds."""
+    began = cpu_seconds()
+    time.sleep(seconds)
+    return (cpu_seconds() - began) / seconds
 
 
 def main() -> None:

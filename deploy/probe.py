@@ -16,7 +16,7 @@ import select
 import sys
 
 PIPE = "ready"
-HOLD_SECONDS = 300.0
+HOLD_SECONDS = 3600.0
 """Longest wait of one probe; `healthcheck.timeout` in docker-compose.yml must be well above."""
 
 

@@ -21,6 +21,7 @@ from flwr.supernode.runtime.run_clientapp import push_message
 from .waiting import HOLD_HEADER, Listener
 
 LISTEN = 5.0  # seconds; a look starts automations that are due, and finds tasks that are pending anew
+NODE_LISTEN = 20.0  # seconds, at a SuperNode, which has no automations: each look is 1.5 ms of CPU
 PATIENCE: dict[str, Any] = {"wait_for_ready": True, "timeout": 10.0}  # for a server that is started anew
 STOCK_PACE = 1.0  # seconds between two looks at a server that does not hold its answers
 
@@ -55,6 +56,7 @@ class TaskQueue:
         self._api = api
         self._type = task_type
         self._listener = listener
+        self._patience = NODE_LISTEN if task_type == TaskType.CLIENT_APP else LISTEN
         self._stub = RuntimeStub(api.channel("SuperExec"))
 
     def pending(self) -> Sequence[Task]:
@@ -65,7 +67,7 @@ class TaskQueue:
         start = time.monotonic()
         metadata: tuple[tuple[str, str], ...] = ()
         if self._listener:
-            self._listener.wait(LISTEN)
+            self._listener.wait(self._patience)
             metadata = ((HOLD_HEADER, "0"),)
         try:
             response = self._stub.PullPendingTasks(

@@ -17,6 +17,7 @@ from deploy.size import read_size, write_size
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "LOOK", 0.01)
+    monkeypatch.setattr(place, "FOLLOW", 0.01)
     monkeypatch.setattr(partition, "HANDOVER", 0.01)
 
 
