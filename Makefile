@@ -20,7 +20,7 @@ connection: .venv/ready  ## write the connection local-deployment for flwr
 join-command: .venv/ready  ## enrol a SuperNode for another machine, print the command that starts it there
 
 run up down logs status doctor gpus results connection join-command:
-	@$(BIN)/python -m deploy $@
+	@$(BIN)/bouquet $@
 
 test: .venv/ready  ## run all tests: units, simulation, process fleet, containers
 	$(BIN)/pytest
@@ -41,7 +41,7 @@ lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint, shellcheck
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	ln -sfn $(VENV) .venv
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra $(or $(TENSORFLOW),cpu) --compile-bytecode
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra host --extra $(or $(TENSORFLOW),cpu) --compile-bytecode
 	touch $@
 
 help:  ## list these commands

@@ -18,15 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bouquet.errors import report_errors
+from bouquet.host.connection import NAME, write_connection
+from bouquet.host.fleet.base import Fleet
+from bouquet.host.fleet.choose import choose_fleet
+from bouquet.settings.host import PROJECT, HostSettings
+
 from benchmarks.flwr import flwr, free_port, run_id, strategy_seconds
 from benchmarks.machine import Cost, available, cpu_seconds
 from benchmarks.report import ARITHMETIC, Measured, idle_table, plot, runs_table, trips_table
 from benchmarks.simulation import simulation
-from deploy.connection import NAME, write_connection
-from deploy.entry import report
-from deploy.fleet import Fleet
-from deploy.host import choose_fleet
-from deploy.settings import PROJECT, HostSettings
 
 NOOP = PROJECT / "tests" / "apps" / "noop"
 RESULTS = PROJECT / "benchmarks" / "results.json"
@@ -219,4 +220,4 @@ def main() -> None:
     print(f"\n{bench.tables()}\n\n{RESULTS}\n{PLOT}")
 
 
-report(main)
+report_errors(main)

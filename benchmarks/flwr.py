@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.run import FLWR, QUIET, STARTED
-from deploy.settings import PROJECT
+from bouquet.host.run import FLWR, QUIET, STARTED
+from bouquet.settings.host import PROJECT
 
 
 def flwr(environment: Mapping[str, str], *arguments: str, app: Path = PROJECT) -> str:

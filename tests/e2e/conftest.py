@@ -15,6 +15,7 @@ from python_on_whales.components.compose.cli_wrapper import ComposeCLI
 from python_on_whales.exceptions import DockerException
 
 PROJECT = Path(__file__).parents[2]
+BOUQUET = Path(sys.executable).with_name("bouquet")
 SUPERNODES = 10
 # A round of ten nodes on one core takes minutes where each message starts its own process.
 COMMAND_SECONDS = 1200
@@ -79,9 +80,9 @@ class Bouquet:
         }
 
     def __call__(self, command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        """Run `python -m deploy <command>` with these settings."""
+        """Run `bouquet <command>` with these settings."""
         return subprocess.run(
-            [sys.executable, "-m", "deploy", command],
+            [BOUQUET, command],
             cwd=PROJECT,
             env=self.environment | settings,
             text=True,

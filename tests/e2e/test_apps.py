@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from bouquet.host.run import FLWR, QUIET, STARTED
 
-from deploy.run import FLWR, QUIET, STARTED
 from tests.e2e.conftest import PROJECT, Bouquet
 
 APPS = PROJECT / "tests" / "apps"

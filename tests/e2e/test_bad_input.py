@@ -93,7 +93,7 @@ def supernode(tmp_path: Path) -> Iterator[Callable[..., SuperNode]]:
             **settings,
         }
         log = tmp_path / f"supernode-{len(started)}.log"
-        command = [sys.executable, "-m", "deploy.supernode"]
+        command = [sys.executable, "-m", "bouquet.node"]
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=output)
         started.append(SuperNode(process, log))

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import PROJECT, Bouquet
+from tests.e2e.conftest import BOUQUET, PROJECT, Bouquet
 
 STEPS = 30
 MOST = 20
@@ -82,7 +81,9 @@ def partition_ids(fleet: Bouquet) -> list[int]:
     found = []
     for name in names(fleet, running=True):
         for line in docker("top", name, "-eo", "pid,args", check=False).splitlines():
-            if " deploy.serve supernode " in line and (match := re.search(r"partition-id=(\d+)", line)):
+            if " bouquet.superlink.serve_superlink supernode " in line and (
+                match := re.search(r"partition-id=(\d+)", line)
+            ):
                 found.append((name, int(match[1])))
     by_container = dict(found)  # in a container there is an init, and with some of them it shows the same words
     return sorted(by_container.values())
@@ -203,7 +204,7 @@ def test_a_run_of_six_rounds_finishes_while_ten_nodes_become_fourteen_and_then_s
 ) -> None:
     with fleet_of(10, request, tmp_path) as fleet:
         output = ""
-        command = [sys.executable, "-m", "deploy", "run"]
+        command = [str(BOUQUET), "run"]
         environment = fleet.environment | {"RUN_CONFIG": RUN_CONFIG}
         with subprocess.Popen(
             command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -251,7 +252,7 @@ def test_a_fleet_of_processes_grows_and_shrinks_and_restarts_nobody_who_stays(
             with suppress(OSError):
                 words = (process / "cmdline").read_bytes().decode(errors="replace")
                 ours = f"BOUQUET_HOME={tmp_path}".encode() in (process / "environ").read_bytes()
-                if ours and (match := re.search(r"deploy\.serve\0supernode\0.*partition-id=(\d+)", words)):
+                if ours and (match := re.search(r"bouquet\.node\.serve_supernode\0.*partition-id=(\d+)", words)):
                     found[int(match[1])] = int(process.name)
         return found
 

@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from bouquet.contract.keys import fingerprint, key_path, make_key, public_key
+from bouquet.contract.tls_files import CA, SERVER_KEY
+from bouquet.oneshot.certificates import ensure
+from bouquet.settings.oneshot import CertificateSettings
 from python_on_whales import Container, DockerClient
 
-from deploy.certificates import CA, SERVER_KEY, ensure
-from deploy.identity import fingerprint, key_path, make_key, public_key
-from deploy.settings import CertificateSettings
 from tests.e2e.conftest import PROJECT, Bouquet
 
 BIN = Path(sys.executable).parent

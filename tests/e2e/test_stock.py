@@ -71,7 +71,7 @@ def test_stock_flower_and_ours_work_together(superlink: str, supernode: str, tmp
     fleet_port, control_port = free_port(), free_port()
     fleet, control = f"127.0.0.1:{fleet_port}", f"127.0.0.1:{control_port}"
     superlinks = {
-        "ours": [sys.executable, "-m", "deploy.superlink"],
+        "ours": [sys.executable, "-m", "bouquet.superlink"],
         "stock": [
             *(str(BIN / "flower-superlink"), "--insecure", "--disable-runtime-dependency-installation"),
             *("--fleet-api-address", fleet, "--control-api-address", control),
@@ -79,7 +79,7 @@ def test_stock_flower_and_ours_work_together(superlink: str, supernode: str, tmp
         ],
     }
     supernodes = {
-        "ours": [sys.executable, "-m", "deploy.supernode"],
+        "ours": [sys.executable, "-m", "bouquet.node"],
         "stock": [
             *(str(BIN / "flower-supernode"), "--insecure", "--superlink", fleet),
             *("--clientappio-api-address", "127.0.0.1:0"),

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from bouquet.host.run import FLWR, QUIET, STARTED
 from python_on_whales import Container, DockerClient
 
-from deploy.run import FLWR, QUIET, STARTED
 from tests.e2e.conftest import PROJECT, Bouquet
 
 FAULTY = str(PROJECT / "tests" / "apps" / "faulty")

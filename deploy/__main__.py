@@ -1,5 +1,0 @@
-"""`python -m deploy <command>`."""
-
-from deploy.cli import entry
-
-entry()

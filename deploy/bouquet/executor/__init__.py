@@ -1,0 +1,5 @@
+"""The warm executor: apps run in processes that have imported their framework before any run starts.
+
+`executor` claims tasks and supervises processes, `zygote` has imported the framework and forks, `worker` is such a fork
+and serves one run. `restarter` keeps one child process running. Flower is reached through `bouquet.flower` only.
+"""

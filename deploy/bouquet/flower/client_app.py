@@ -1,0 +1,100 @@
+"""Serve a run's messages in one process: Flower's `run_clientapp`, for more than one message."""
+
+import traceback
+from collections.abc import Callable
+from logging import ERROR
+from pathlib import Path
+
+from flwr.app import Context, Error, Message
+from flwr.app.message import remove_content_from_message
+from flwr.cli.install import install_from_fab
+from flwr.clientapp.client_app import ClientApp, LoadClientAppError
+from flwr.clientapp.utils import get_load_client_app_fn
+from flwr.common.config import get_project_dir
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.common.logger import log
+from flwr.common.serde import message_to_proto
+from flwr.proto.runtime_pb2_grpc import RuntimeStub
+from flwr.supercore.fab import Fab
+from flwr.supercore.interceptors import RuntimeTokenClientInterceptor
+from flwr.supercore.retry import make_simple_grpc_retry_invoker, wrap_stub
+from flwr.supercore.run import Run
+from flwr.supercore.superexec.dependency_installer import (
+    cleanup_app_runtime_environment,
+    install_app_dependencies,
+)
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from bouquet.flower.task_queue import RuntimeApi
+
+
+class ClientAppProcess:
+    """What a process needs to serve the messages of one run."""
+
+    def __init__(self, api: RuntimeApi, on_pulled: Callable[[bytes], None], on_replied: Callable[[], None]) -> None:
+        """Connect. `on_pulled` gets each message without its content, serialized; both serve the executor."""
+        self._api = api
+        self._on_pulled = on_pulled
+        self._on_replied = on_replied
+        self._token = RuntimeTokenClientInterceptor("")
+        self._channel = api.channel("flwr-clientapp", self._token)
+        self._stub = RuntimeStub(self._channel)
+        wrap_stub(self._stub, make_simple_grpc_retry_invoker())
+        self._apps: dict[str, ClientApp] = {}
+        self._environment: Path | None = None
+
+    def serve(self, token: str) -> bool:
+        """Work on the task of `token`: one message. False if the process had better not be used again."""
+        self._token._token = token  # one channel for all messages: a new one costs milliseconds
+        message: Message | None = None
+        context: Context | None = None
+        failure, usable = "", True
+        try:
+            message, context, run, fab = pull_task_input(self._stub)
+            self._on_pulled(message_to_proto(remove_content_from_message(message)).SerializeToString())
+            reply = self._load(run, fab, token)(message=message, context=context)
+            push_message(self._stub, reply, context)
+        except (Exception, SystemExit) as error:
+            if message is None or context is None:
+                raise  # no message to reply to: the executor sees to it once this process has ended
+            failure = _reason(error, context)
+            usable = isinstance(error, Exception) and not isinstance(error, LoadClientAppError | ImportError)
+            log(ERROR, "ClientApp raised an exception", exc_info=error)
+            code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+            if isinstance(error, LoadClientAppError):
+                code = ErrorCode.LOAD_CLIENT_APP_EXCEPTION
+            push_message(self._stub, Message(Error(code, failure), reply_to=message), context)
+        self._on_replied()
+        status = SubStatus.FAILED if failure else SubStatus.COMPLETED
+        push_task_output(stub=self._stub, context=context, sub_status=status, details=failure)
+        return usable
+
+    def close(self) -> None:
+        """Disconnect, and remove what was installed for the run."""
+        self._channel.close()
+        cleanup_app_runtime_environment(self._environment)
+
+    def _load(self, run: Run, fab: Fab, token: str) -> ClientApp:
+        if fab.hash_str not in self._apps:
+            install_from_fab(fab.content, skip_prompt=True)
+            if self._api.install_dependencies:
+                self._environment = install_app_dependencies(
+                    get_project_dir(run.fab_id, run.fab_version, fab.hash_str),
+                    launch_id=token,
+                    run_id=run.run_id,
+                )
+            load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
+            self._apps[fab.hash_str] = load(run.fab_id, run.fab_version, fab.hash_str)
+        return self._apps[fab.hash_str]
+
+
+def _reason(error: BaseException, context: Context | None) -> str:
+    """Flower's text for an exception, then what it lacks: which node, and the whole traceback."""
+    where = ""
+    if context is not None:
+        partition = context.node_config.get("partition-id")
+        where = f" on SuperNode {context.node_id}" + (f" (partition-id {partition})" if partition is not None else "")
+    what = f"{type(error)}:<'{error}'>"
+    if isinstance(error, LoadClientAppError):
+        what = "An exception was raised when attempting to load `ClientApp`"
+    return f"{what}{where}\n" + "".join(traceback.format_exception(error)).rstrip()

@@ -1,0 +1,1 @@
+"""What a machine may lack before a fleet of containers can start."""

@@ -1,0 +1,1 @@
+"""Fleets: one launcher per module."""

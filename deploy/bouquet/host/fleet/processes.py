@@ -1,0 +1,287 @@
+"""The fleet without Docker: the same entry points as local processes, under one supervisor.
+
+Everything it keeps lies under `.bouquet/processes/` (`BOUQUET_HOME`): the supervisor's lock (held while it
+lives) and plan, a log and a run folder for each member, the SuperLink's state, leases and caches.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bouquet.contract.fleet_size import write_size
+from bouquet.contract.node_status import NodeStatus, read_all
+from bouquet.contract.readiness import is_ready
+from bouquet.contract.tls_files import CA
+from bouquet.errors import FleetError
+from bouquet.gpu import nvidia
+from bouquet.gpu import plan as gpu
+from bouquet.host.fleet.base import TAIL, UNHEALTHY_HINT, Member, is_complete
+from bouquet.host.fleet.supervisor import RELOAD, Child, read_plan, write_plan
+from bouquet.oneshot.certificates import ensure
+from bouquet.settings.env import Directories
+from bouquet.settings.host import PROJECT, HostSettings
+
+SAMPLE = PROJECT / "data" / "cifar10-sample"
+
+
+class ProcessFleet:
+    """One SuperLink and N SuperNodes as processes of this machine."""
+
+    def __init__(self, settings: HostSettings) -> None:
+        self._settings = settings
+        self._home = settings.home / "processes"
+        self._lock = self._home / "supervisor.lock"
+        self._plan = self._home / "plan.json"
+        self._size = self._home / "leases" / "size"
+
+    def prepare(self) -> Iterator[str]:
+        """Say what the nodes compute on; processes run from this very environment, so nothing is to be made."""
+        yield from gpu.summary(*nvidia.for_processes(self._settings.gpus, self._settings.supernodes))
+
+    def up(self) -> None:
+        """Start the fleet, let it grow or shrink, or start it anew if more has changed; wait until all are healthy."""
+        gpus = nvidia.for_processes(self._settings.gpus, self._settings.supernodes)[0]
+        children = self._children({} if gpus else {"GPUS": "none"})
+        if not self._settings.insecure:
+            # No secret of the fleet is in its plan or environment: files, and their folders.
+            self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            ensure(replace(self._settings.certificates, directories=self._directories()))
+        supervisor = self._supervisor()
+        running = read_plan(self._plan) if supervisor else []
+        write_size(self._size, self._settings.supernodes)
+        if supervisor is not None and _differ_in_number(running, children):
+            for child in children[len(running) :]:
+                Path(child.environment["BOUQUET_RUN_DIR"]).mkdir(exist_ok=True)
+            write_plan(self._plan, children)
+            os.kill(supervisor, RELOAD)
+        elif supervisor is None or running != children:
+            self.down()
+            self._start(children)
+        deadline = time.monotonic() + self._settings.up_timeout
+        if not self._settings.insecure:
+            self._enrol(deadline)
+        self._wait_until_healthy(deadline)
+
+    def down(self, *, volumes: bool = False) -> None:
+        """Stop the supervisor and with it every member; with `volumes` remove what they kept, too."""
+        supervisor = self._supervisor()
+        if supervisor is not None:
+            os.kill(supervisor, signal.SIGTERM)
+        deadline = time.monotonic() + 15
+        while supervisor is not None and self._supervisor() == supervisor:
+            if time.monotonic() > deadline:
+                os.kill(supervisor, signal.SIGKILL)
+            time.sleep(0.05)
+        if volumes:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def members(self) -> list[Member]:
+        """Return the members by their run folders."""
+        if self._supervisor() is None:
+            return []
+        return [
+            Member(
+                name=child.name,
+                role=child.name.partition("-")[0],
+                state="healthy" if is_ready(Path(child.environment["BOUQUET_RUN_DIR"])) else "starting",
+                partition_id=int(child.environment["PARTITION_ID"]) if "PARTITION_ID" in child.environment else None,
+                host=socket.gethostname(),
+            )
+            for child in read_plan(self._plan)
+        ]
+
+    def reports(self) -> list[NodeStatus]:
+        """Return what the SuperNodes wrote."""
+        return read_all(self._home / "leases" / "nodes")
+
+    def memory(self) -> dict[str, int]:
+        """Return what each member's processes take, memory that they share counted once."""
+        taken: dict[str, int] = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (name := self._member_of(process)) is not None:
+                    taken[name] = taken.get(name, 0) + _proportional_memory(process)
+        return taken
+
+    def _member_of(self, process: Path) -> str | None:
+        ours = f"BOUQUET_RUN_DIR={self._home / 'run'}/".encode()
+        for variable in (process / "environ").read_bytes().split(b"\0"):
+            if variable.startswith(ours):
+                return variable.removeprefix(ours).decode()
+        return None
+
+    def logs(self, *, follow: bool) -> None:
+        """Print the members' logs."""
+        logs = sorted((self._home / "logs").glob("*.log"))
+        if not logs:
+            raise FleetError("the process fleet has no logs", "start it: make up")
+        with contextlib.suppress(KeyboardInterrupt):
+            subprocess.run(["tail", "-n", "100", *(["-F"] if follow else []), *map(str, logs)], check=False)
+
+    def root_certificate(self) -> bytes | None:
+        """Return the CA's certificate."""
+        return None if self._settings.insecure else _read(self._directories().identities / CA)
+
+    def collect_results(self, destination: Path, run_id: str | None = None) -> None:
+        """Nothing to do: the ServerApp runs as the user, and writes to `destination` itself."""
+
+    def _directories(self) -> Directories:
+        home = self._home
+        return Directories(
+            run=home / "run",
+            state=home / "state",
+            leases=home / "leases",
+            authority=home / "authority",
+            server=home / "server",
+            identities=home / "identities",
+        )
+
+    def _children(self, more: dict[str, str] | None = None) -> list[Child]:
+        """Return the members; with `more` in the SuperNodes' environment."""
+        settings, directories = self._settings, self._directories()
+        # On top of the environment of whoever started the fleet.
+        shared = {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "PYTHONUNBUFFERED": "1",
+            "FLWR_HOME": str(self._home / "flwr"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "BOUQUET_SIZE_FILE": str(self._size),
+            "BOUQUET_STATE_DIR": str(directories.state),
+            "BOUQUET_LEASE_DIR": str(directories.leases),
+            "BOUQUET_SERVER_DIR": str(directories.server),
+            "BOUQUET_IDENTITY_DIR": str(directories.identities),
+            "INSECURE": str(int(settings.insecure)),
+            "BOUQUET_CACHE_DIR": str(self._home / "cache"),
+            "BOUQUET_RESULTS_DIR": str(settings.results.resolve()),
+            "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
+        }
+        if settings.dataset:
+            shared["BOUQUET_DATASET"] = str(settings.dataset)
+        if settings.hub_token:
+            shared["HF_TOKEN_PATH"] = str(settings.hub_token)
+        local = settings.fleet_bind.startswith("127.")
+        superlink = {
+            "FLEET_ADDRESS": f"{'127.0.0.1' if local else '0.0.0.0'}:{settings.fleet_port}",  # noqa: S104
+            "CONTROL_ADDRESS": f"127.0.0.1:{settings.control_port}",
+            "RUNTIME_ADDRESS": "127.0.0.1:0",
+            "CUDA_VISIBLE_DEVICES": "-1",  # the GPUs are the nodes'
+        }
+        children = [self._child("superlink", "bouquet.superlink", shared | superlink)]
+        for partition_id in range(settings.supernodes):
+            supernode = {
+                "SUPERLINK": f"127.0.0.1:{settings.fleet_port}",
+                "RUNTIME_ADDRESS": "127.0.0.1:0",
+                "PARTITION_ID": str(partition_id),
+            }
+            children.append(self._child(f"supernode-{partition_id}", "bouquet.node", shared | supernode | (more or {})))
+        return children
+
+    def _child(self, name: str, module: str, environment: dict[str, str]) -> Child:
+        return Child(
+            name=name,
+            command=[sys.executable, "-P", "-m", module],
+            environment=environment | {"BOUQUET_RUN_DIR": str(self._home / "run" / name)},
+            log=str(self._home / "logs" / f"{name}.log"),
+        )
+
+    def _start(self, children: list[Child]) -> None:
+        write_plan(self._plan, children)
+        for stale in ("run", "logs"):
+            shutil.rmtree(self._home / stale, ignore_errors=True)
+            (self._home / stale).mkdir()
+        for child in children:
+            Path(child.environment["BOUQUET_RUN_DIR"]).mkdir()
+        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (self._home / "logs" / "supervisor.log").open("ab") as log:
+                supervisor = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "bouquet.host.fleet.supervisor", str(self._plan)],
+                    cwd=PROJECT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(lock,),  # the supervisor holds the lock for as long as it lives
+                    start_new_session=True,
+                )
+            os.ftruncate(lock, 0)
+            os.write(lock, str(supervisor.pid).encode())
+        finally:
+            os.close(lock)
+
+    def _supervisor(self) -> int | None:
+        """Return the pid of the supervisor that lives; None where none does."""
+        try:
+            lock = os.open(self._lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(os.read(lock, 32))
+        finally:
+            os.close(lock)
+        return None
+
+    def _enrol(self, deadline: float) -> None:
+        """Enrol the SuperNodes, as the service `setup` does: they wait for it, and it waits for the SuperLink."""
+        # Imported only here: it is Flower, which other commands need not load.
+        from bouquet.flower.control_client import ControlApi  # noqa: PLC0415
+        from bouquet.oneshot.enrol import enrol  # noqa: PLC0415
+
+        while not any(member.role == "superlink" and member.healthy for member in self.members()):
+            if time.monotonic() > deadline or self._supervisor() is None:
+                return  # what is wrong, the wait for the rest tells
+            time.sleep(0.1)
+        with ControlApi(f"127.0.0.1:{self._settings.control_port}", self.root_certificate()) as api:
+            enrol(api, self._directories().identities, range(self._settings.supernodes))
+
+    def _wait_until_healthy(self, deadline: float) -> None:
+        while not is_complete(members := self.members(), self._settings.supernodes):
+            if time.monotonic() > deadline or not members:
+                missing = [member.name for member in members if not member.healthy] or ["supervisor"]
+                report = "\n".join(self._tails(missing))
+                self.down()
+                raise FleetError(
+                    f"UP_TIMEOUT={self._settings.up_timeout}: not healthy in time: {', '.join(missing)}\n{report}\n",
+                    UNHEALTHY_HINT,
+                )
+            time.sleep(0.1)
+
+    def _tails(self, names: list[str]) -> Iterator[str]:
+        for name in names:
+            log = self._home / "logs" / f"{name}.log"
+            if log.exists():
+                yield f"--- {log}"
+                yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+
+
+def _proportional_memory(process: Path) -> int:
+    """Return the bytes that a process takes, what it shares with n-1 others by one nth."""
+    for line in (process / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _differ_in_number(running: list[Child], wanted: list[Child]) -> bool:
+    """Whether one fleet has some SuperNodes more at its end, and is the same otherwise."""
+    common = min(len(running), len(wanted))
+    return len(running) != len(wanted) and running[:common] == wanted[:common]
+
+
+def _read(certificate: Path) -> bytes:
+    try:
+        return certificate.read_bytes()
+    except FileNotFoundError:
+        raise FleetError("the fleet has no certificates yet", "start it: make up") from None

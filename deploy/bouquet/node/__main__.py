@@ -1,0 +1,89 @@
+"""Entry point of a SuperNode: `python -m bouquet.node`.
+
+It reads the settings, acquires a partition, its key and its share of a GPU, and becomes the process that serves. That
+is a new program, because TensorFlow and gRPC read their environment variables when they are imported.
+"""
+
+import os
+import sys
+from functools import partial
+
+from bouquet.contract.fleet_size import read_size
+from bouquet.contract.keys import key_path, wait_for_identity
+from bouquet.contract.leases import lease_partition
+from bouquet.contract.tls_files import CA
+from bouquet.errors import report_errors
+from bouquet.gpu import nvidia, plan
+from bouquet.node.cores import share_of_cores
+from bouquet.node.slot import acquire_partition
+from bouquet.runtime.process import exec_module, resolve_port
+from bouquet.settings.env import INSECURE_WARNING
+from bouquet.settings.node import PARTITION_ID, PARTITION_PINNED, SuperNodeSettings
+
+THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+
+
+def node_config(settings: SuperNodeSettings, partition_id: int, supernodes: int) -> str:
+    """Return what the ClientApp finds in `context.node_config`, in Flower's notation."""
+    config = f"partition-id={partition_id} num-partitions={supernodes}"
+    if settings.dataset is not None:
+        config += f' dataset="{settings.dataset}"'
+    return config
+
+
+def command_line(settings: SuperNodeSettings, partition_id: int, supernodes: int) -> list[str]:
+    """Return the arguments of `flower-supernode`."""
+    return [
+        *security(settings, partition_id),
+        "--superlink",
+        settings.superlink,
+        "--max-wait-time",
+        str(settings.superlink_max_wait),
+        "--clientappio-api-address",
+        resolve_port(settings.runtime_address),
+        "--node-config",
+        node_config(settings, partition_id, supernodes),
+    ]
+
+
+def acquire_slot(settings: SuperNodeSettings) -> tuple[int, int]:
+    """Return the partition-id that this SuperNode holds until it ends, and the fleet's size."""
+    leases, wanted, source = settings.directories.leases, settings.partition_id, settings.partition_id_source
+    if settings.size_file is None:  # a fleet whose size does not change
+        return lease_partition(leases, settings.supernodes, wanted, source), settings.supernodes
+    return acquire_partition(leases, partial(read_size, settings.size_file), wanted, source)
+
+
+def security(settings: SuperNodeSettings, partition_id: int) -> list[str]:
+    """Return the arguments for TLS and the partition's key, or for neither."""
+    if settings.insecure:
+        return ["--insecure"]
+    identities = settings.directories.identities
+    return [
+        *("--root-certificates", str(identities / CA)),
+        *("--auth-supernode-private-key", str(key_path(identities, partition_id))),
+    ]
+
+
+def main() -> None:
+    """Check the settings, acquire a partition, and become the process that runs Flower's SuperNode."""
+    settings = SuperNodeSettings.read()
+    partition_id, supernodes = acquire_slot(settings)
+    os.environ[PARTITION_ID] = str(partition_id)
+    os.environ[PARTITION_PINNED] = str(int(settings.partition_id is not None))
+    if settings.insecure:
+        sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
+    else:
+        wait_for_identity(settings.directories.identities, partition_id, settings.superlink_max_wait)
+    # Ten nodes with as many TensorFlow threads as cores each would compete for the cores.
+    for variable in THREAD_VARIABLES:
+        os.environ.setdefault(variable, str(settings.threads or share_of_cores(supernodes)))
+    share, why = nvidia.share(settings.gpus, supernodes, partition_id)
+    os.environ.update(plan.environment(share))
+    device = str(share) if share else "CPU"
+    print(f"bouquet: partition-id {partition_id} computes on: {device} ({why})", flush=True)
+    exec_module("bouquet.node.serve_supernode", command_line(settings, partition_id, supernodes))
+
+
+if __name__ == "__main__":
+    report_errors(main)

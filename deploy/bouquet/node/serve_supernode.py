@@ -1,0 +1,111 @@
+"""The process that runs Flower's SuperNode and its executor: neither outlives the other.
+
+`python -m bouquet.node.serve_supernode <arguments of flower-supernode>`
+"""
+
+import sys
+from collections.abc import Sequence
+
+import grpc
+
+from bouquet.contract.node_status import NodeStatusFile
+from bouquet.contract.readiness import Readiness
+from bouquet.errors import FleetError, report_errors
+from bouquet.executor.executor import Executor
+from bouquet.flower import stock
+from bouquet.flower.channels import reconnect_soon
+from bouquet.flower.supernode_main import Node, run_supernode
+from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType, at_exit
+from bouquet.node.slot import FleetSizeListener, watch_fleet_size
+from bouquet.runtime.health import Health
+from bouquet.settings.executor_settings import ExecutorSettings
+from bouquet.settings.node import ServingNodeSettings
+
+
+def serve(arguments: Sequence[str], settings: ServingNodeSettings, executor_settings: ExecutorSettings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        arguments: The arguments of `flower-supernode`.
+        settings: The node's partition, and where its files are.
+        executor_settings: How to run ClientApps.
+
+    Raises:
+        FleetError: The node has given up on the SuperLink.
+    """
+    health = Health(Readiness(settings.directories.run))
+    status = NodeStatusFile(settings.directories.nodes, settings.partition_id, settings.device)
+    try:
+        if executor_settings.kind == "stock":
+            _serve_stock(arguments, settings, health, status)
+        else:
+            _serve_warm(arguments, settings, executor_settings, health, status)
+    except (grpc.RpcError, RuntimeError) as error:
+        # Flower logs the RpcError and lets its generator end: what comes out is "generator didn't yield".
+        if isinstance(error, RuntimeError) and "generator didn't yield" not in str(error):
+            raise
+        raise FleetError(
+            f"SUPERLINK={_value(arguments, '--superlink')}: gave up reaching the SuperLink",
+            "start it, or correct SUPERLINK; if it refused this node (see above), its log says why; "
+            "SUPERLINK_MAX_WAIT sets for how many seconds a SuperNode tries",
+        ) from error
+
+
+def _serve_warm(
+    arguments: Sequence[str],
+    settings: ServingNodeSettings,
+    executor_settings: ExecutorSettings,
+    health: Health,
+    status: NodeStatusFile,
+) -> None:
+    def online(node_id: int) -> None:
+        health.set_flower(True)
+        status.online(node_id)
+
+    def offline(reason: str) -> None:
+        health.set_flower(False)
+        status.offline()
+
+    reconnect_soon()
+    node = Node(online, offline)
+    api = RuntimeApi(address=_value(arguments, "--clientappio-api-address"))
+    executor = Executor(TaskQueue(api, TaskType.CLIENT_APP, node.tasks), api, executor_settings)
+    node.on_run_ended = executor.end_run
+    executor.on_task = status.works_on
+    _watch_fleet_size(settings, node)
+    sys.argv = ["flower-supernode", *arguments, "--isolation", "process"]
+    at_exit(executor.stop)
+    executor.start(health.set_executor)
+    try:
+        run_supernode(node)
+    finally:
+        executor.stop()
+
+
+def _serve_stock(
+    arguments: Sequence[str], settings: ServingNodeSettings, health: Health, status: NodeStatusFile
+) -> None:
+    def registered(node_id: int) -> None:
+        health.set_flower(True)
+        status.registered(node_id)
+
+    _watch_fleet_size(settings, stock.Node())
+    health.set_executor(True)  # Flower's own executor starts and ends with each message
+    stock.supernode(arguments, registered)
+
+
+def _watch_fleet_size(settings: ServingNodeSettings, listener: FleetSizeListener) -> None:
+    watch_fleet_size(settings.size_file, settings.directories.leases, settings.partition_id, settings.pinned, listener)
+
+
+def _value(arguments: Sequence[str], option: str) -> str:
+    return arguments[arguments.index(option) + 1]
+
+
+def main() -> None:
+    """Serve with the arguments of the command line."""
+    serve(sys.argv[1:], ServingNodeSettings.read(), ExecutorSettings.read("clientapp"))
+
+
+if __name__ == "__main__":
+    report_errors(main)

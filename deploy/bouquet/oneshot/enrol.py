@@ -1,0 +1,51 @@
+"""One-shot that enrols the SuperNodes and says how many there are to be. Safe to run again.
+
+A node's key is put where its SuperNode looks for it (`bouquet.contract.keys`) only once the SuperLink has taken its public
+half: what waits for the key waits for the enrolment. The fleet's size is written last (`bouquet.contract.fleet_size`).
+"""
+
+import sys
+from pathlib import Path
+
+from bouquet.contract.fleet_size import write_size
+from bouquet.contract.keys import key_path, make_key, public_key, write_identity
+from bouquet.contract.tls_files import CA
+from bouquet.errors import report_errors
+from bouquet.flower.control_client import ControlApi
+from bouquet.settings.env import INSECURE_WARNING
+from bouquet.settings.oneshot import EnrolSettings
+
+
+def enrol(api: ControlApi, identities: Path, partition_ids: range) -> int:
+    """Enrol the nodes of these partitions; return how many the SuperLink did not know yet."""
+    enrolled = api.enrolled()
+    new = 0
+    for partition_id in partition_ids:
+        path = key_path(identities, partition_id)
+        private_key = path.read_bytes() if path.exists() else None
+        if private_key and public_key(private_key) in enrolled:
+            continue
+        if private_key is None or not api.enrol(public_key(private_key)):
+            # None yet, or one of a node that was removed: Flower never takes such a key again.
+            private_key = make_key()
+            api.enrol(public_key(private_key))
+            write_identity(identities, partition_id, private_key)
+        new += 1
+    return new
+
+
+def main() -> None:
+    """Enrol SUPERNODES SuperNodes, and say so."""
+    settings = EnrolSettings.read()
+    if settings.insecure:
+        sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
+    else:
+        identities = settings.directories.identities
+        with ControlApi(settings.control, (identities / CA).read_bytes()) as api:
+            new = enrol(api, identities, range(settings.supernodes))
+        sys.stderr.write(f"bouquet: {settings.supernodes} SuperNodes are enrolled, {new} of them newly\n")
+    write_size(settings.size_file, settings.supernodes)
+
+
+if __name__ == "__main__":
+    report_errors(main)

@@ -1,0 +1,1 @@
+"""What all processes in containers share."""

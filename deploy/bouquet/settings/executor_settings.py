@@ -1,0 +1,48 @@
+"""Settings of the executor, which runs apps for the SuperLink and for every SuperNode."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from bouquet.settings.env import Environment, choice, text, whole_number
+
+App = Literal["clientapp", "serverapp"]
+
+
+@dataclass(frozen=True)
+class ExecutorSettings:
+    """How an executor runs apps.
+
+    Attributes:
+        app: What it runs.
+        kind: `warm`: one process per run, forked from a process that has imported the framework
+            (`bouquet.executor`). `stock`: Flower's own executor, one process per message.
+        preload: Modules that the zygote imports before any run starts.
+        workers: Processes at a time. A run keeps its process, so two let two runs alternate.
+        idle_seconds: Seconds after which a process that waits for its run's next message ends.
+        task_seconds: Seconds that one task may take; None for no limit.
+    """
+
+    app: App
+    kind: str = "warm"
+    preload: tuple[str, ...] = ("keras",)
+    workers: int = 2
+    idle_seconds: float = 300.0
+    task_seconds: float | None = None
+
+    @classmethod
+    def read(cls, app: App, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `SettingError` where one is impossible."""
+        return cls(
+            app=app,
+            kind=choice(environment, "EXECUTOR", ("warm", "stock")),
+            preload=tuple(text(environment, "EXECUTOR_PRELOAD", "keras flwr_datasets").replace(",", " ").split()),
+            workers=executor_workers(environment),
+            idle_seconds=whole_number(environment, "EXECUTOR_IDLE", 300, 1, 86400),
+            task_seconds=whole_number(environment, "EXECUTOR_TIMEOUT", 0, 0, 86400) or None,
+        )
+
+
+def executor_workers(environment: Environment) -> int:
+    """Return how many processes an executor may have at a time; they share a node's GPU memory."""
+    return whole_number(environment, "EXECUTOR_WORKERS", 2, 1, 64)

@@ -1,0 +1,121 @@
+"""Settings of the commands on the host (`bouquet run`, `bouquet up`, ...)."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from bouquet.errors import SettingError
+from bouquet.settings.env import (
+    MAX_PORT,
+    MAX_SUPERNODES,
+    Environment,
+    choice,
+    fleet_bind,
+    is_insecure,
+    supernodes,
+    text,
+    whole_number,
+)
+from bouquet.settings.gpu_settings import GpuSettings
+from bouquet.settings.oneshot import CertificateSettings
+
+PROJECT = Path(__file__).resolve().parents[3]
+"""The checkout, with docker-compose.yml and the app."""
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """What the commands on the host need to know.
+
+    Attributes:
+        supernodes: The fleet's size.
+        dataset: Folder with the data; None for the hub or the sample.
+        fleet: `auto`, `containers` or `processes`.
+        control_port: Port of the Control API on 127.0.0.1.
+        fleet_port: Port of the Fleet API.
+        fleet_bind: Address that the Fleet API is published on.
+        insecure: Neither TLS nor node keys.
+        certificates: What the SuperLink's certificate is issued for, and the user's own certificates.
+        hub_token: File with a token for the dataset's hub.
+        partition_id: The partition of the node that `bouquet join-command` enrols.
+        run_config: Overrides of the app's run-config.
+        results: Where results go.
+        gpus: What the nodes compute on.
+        base_image: The image that ours are built on; None for the default.
+        tag: Tag of both images.
+        flower_home: Flower's folder, with the connection to the fleet.
+        home: Where a fleet of local processes keeps its state, logs and caches.
+        up_timeout: Seconds that the fleet may take to become healthy.
+        offline: Never ask the hub.
+    """
+
+    supernodes: int
+    dataset: Path | None
+    fleet: str
+    control_port: int
+    fleet_port: int
+    fleet_bind: str
+    insecure: bool
+    certificates: CertificateSettings
+    hub_token: Path | None
+    partition_id: int | None
+    run_config: str
+    results: Path
+    gpus: GpuSettings
+    base_image: str | None
+    tag: str
+    flower_home: Path
+    home: Path
+    up_timeout: int
+    offline: bool
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `SettingError` where one is impossible."""
+        dataset = text(environment, "DATASET", "")
+        user_certificates = text(environment, "CERTIFICATES", "")
+        joining = text(environment, "PARTITION_ID", "")
+        token = text(environment, "HF_TOKEN_FILE", "")
+        certificates = CertificateSettings.read(environment)
+        if user_certificates:
+            hint = "give a folder with ca.crt, server.pem and server.key"
+            folder = _existing_folder("CERTIFICATES", user_certificates, hint)
+            certificates = replace(certificates, user_dir=folder, user_dir_label=str(folder))
+        return cls(
+            supernodes=supernodes(environment),
+            dataset=_existing_folder("DATASET", dataset, "give a folder in the layout of uoft-cs/cifar10")
+            if dataset
+            else None,
+            fleet=choice(environment, "FLEET", ("auto", "containers", "processes")),
+            control_port=whole_number(environment, "CONTROL_PORT", 9093, 1, MAX_PORT),
+            fleet_port=whole_number(environment, "FLEET_PORT", 9092, 1, MAX_PORT),
+            fleet_bind=fleet_bind(environment),
+            insecure=is_insecure(environment),
+            certificates=certificates,
+            hub_token=_existing_file("HF_TOKEN_FILE", token) if token else None,
+            partition_id=whole_number(environment, "PARTITION_ID", 0, 0, MAX_SUPERNODES) if joining else None,
+            run_config=text(environment, "RUN_CONFIG", ""),
+            results=Path(text(environment, "RESULTS", str(PROJECT / "results"))),
+            gpus=GpuSettings.read(environment),
+            base_image=text(environment, "BASE_IMAGE", "") or None,
+            tag=text(environment, "TAG", "latest"),
+            flower_home=Path(text(environment, "FLWR_HOME", str(Path.home() / ".flwr"))),
+            home=Path(text(environment, "BOUQUET_HOME", str(PROJECT / ".bouquet"))).resolve(),
+            up_timeout=whole_number(environment, "UP_TIMEOUT", 300, 1, 86400),
+            offline=text(environment, "HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"),
+        )
+
+
+def _existing_folder(name: str, value: str, hint: str) -> Path:
+    path = Path(value).expanduser().resolve()
+    if not path.is_dir():
+        raise SettingError(name, value, "there is no such folder", f"{hint}, or leave {name} out")
+    return path
+
+
+def _existing_file(name: str, value: str) -> Path:
+    path = Path(value).expanduser().resolve()
+    if not path.is_file():
+        raise SettingError(name, value, "there is no such file", f"correct it, or leave {name} out")
+    return path

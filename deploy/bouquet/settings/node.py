@@ -1,0 +1,127 @@
+"""Settings of a SuperNode: of its entry point, and of the process that serves once a partition is acquired."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from bouquet.gpu.plan import describe_assigned
+from bouquet.settings.env import (
+    MAX_SUPERNODES,
+    Directories,
+    Environment,
+    is_insecure,
+    size_file,
+    supernodes,
+    text,
+    whole_number,
+)
+from bouquet.settings.gpu_settings import GpuSettings
+
+PARTITION_ID, PARTITION_PINNED = "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED"
+"""The variables by which the entry point tells the serving process which partition it holds."""
+
+
+@dataclass(frozen=True)
+class SuperNodeSettings:
+    """What a SuperNode's entry point needs to know.
+
+    Attributes:
+        supernodes: The fleet's size, where there is no `size_file`.
+        size_file: The file with the fleet's size, which may change.
+        partition_id: The partition that this SuperNode is pinned to; None for any free one.
+        partition_id_source: The setting that `partition_id` comes from.
+        superlink: Address of the SuperLink's Fleet API.
+        superlink_max_wait: Seconds that the node tries to reach the SuperLink.
+        dataset: Folder with the node's own data.
+        threads: TensorFlow's threads; None for the node's share of the cores.
+        gpus: What the nodes compute on.
+        runtime_address: Where the Runtime API listens, for the executor.
+        insecure: Neither TLS nor a key.
+        directories: Where files are.
+    """
+
+    supernodes: int
+    size_file: Path | None
+    partition_id: int | None
+    partition_id_source: str
+    superlink: str
+    superlink_max_wait: int
+    dataset: str | None
+    threads: int | None
+    gpus: GpuSettings
+    runtime_address: str
+    insecure: bool
+    directories: Directories
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `SettingError` where one is impossible."""
+        file = size_file(environment)
+        size = MAX_SUPERNODES if file else supernodes(environment)
+        partition_id, source = _pinned_partition(environment, size)
+        return cls(
+            supernodes=size,
+            size_file=file,
+            partition_id=partition_id,
+            partition_id_source=source,
+            superlink=text(environment, "SUPERLINK", "superlink:9092"),
+            superlink_max_wait=whole_number(environment, "SUPERLINK_MAX_WAIT", 300, 1, 86400),
+            dataset=text(environment, "BOUQUET_DATASET", "") or None,
+            threads=whole_number(environment, "TF_THREADS", 1, 1, 1024)
+            if text(environment, "TF_THREADS", "")
+            else None,
+            gpus=GpuSettings.read(environment),
+            runtime_address=text(environment, "RUNTIME_ADDRESS", "127.0.0.1:9094"),
+            insecure=is_insecure(environment),
+            directories=Directories.read(environment),
+        )
+
+
+@dataclass(frozen=True)
+class ServingNodeSettings:
+    """What the serving process of a SuperNode needs to know; its entry point has set the first three.
+
+    Attributes:
+        partition_id: The partition that the node holds.
+        pinned: Whether it must hold this very partition, so that it yields to no other node.
+        device: What the node's apps compute on, as shown to people.
+        size_file: The file with the fleet's size; None where the size does not change.
+        directories: Where files are.
+    """
+
+    partition_id: int
+    pinned: bool
+    device: str
+    size_file: Path | None
+    directories: Directories
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings."""
+        return cls(
+            partition_id=int(text(environment, PARTITION_ID, "0")),
+            pinned=text(environment, PARTITION_PINNED, "0") == "1",
+            device=describe_assigned(environment),
+            size_file=size_file(environment),
+            directories=Directories.read(environment),
+        )
+
+
+def _pinned_partition(environment: Environment, supernodes: int) -> tuple[int | None, str]:
+    """Return the partition-id that this SuperNode is pinned to, and the setting that says so; None for any free one.
+
+    The first of these that is there: the user's setting, Swarm's task slot (from 1), a Kubernetes StatefulSet's ordinal.
+    """
+    if text(environment, "PARTITION_ID", ""):
+        return whole_number(environment, "PARTITION_ID", 0, 0, supernodes - 1), "PARTITION_ID"
+    # Compose passes Swarm's template on as it is: that is not a slot.
+    if not environment.get("TASK_SLOT", "{{").startswith("{{") and text(environment, "TASK_SLOT", ""):
+        return whole_number(environment, "TASK_SLOT", 1, 1, MAX_SUPERNODES) - 1, "TASK_SLOT"
+    if text(environment, "KUBERNETES_SERVICE_HOST", ""):
+        pod = text(environment, "POD_NAME", "") or text(environment, "HOSTNAME", "")
+        # At most four digits: the random suffix of a Deployment's pod has five characters, which may all be digits.
+        if ordinal := re.search(r"-(\d{1,4})$", pod):
+            return int(ordinal[1]), "POD_NAME"
+    return None, "PARTITION_ID"

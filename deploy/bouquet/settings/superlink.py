@@ -1,0 +1,39 @@
+"""Settings of the SuperLink."""
+
+import os
+from dataclasses import dataclass
+from typing import Self
+
+from bouquet.settings.env import Directories, Environment, fleet_bind, is_insecure, text
+
+
+@dataclass(frozen=True)
+class SuperLinkSettings:
+    """What the SuperLink needs to know.
+
+    Attributes:
+        fleet_address: Where the Fleet API listens, for SuperNodes.
+        control_address: Where the Control API listens, for the `flwr` command.
+        runtime_address: Where the Runtime API listens, for the executor. It hands tasks and tokens to any peer, so it
+            must stay on loopback.
+        insecure: Neither TLS nor node keys.
+        directories: Where files are.
+    """
+
+    fleet_address: str
+    control_address: str
+    runtime_address: str
+    insecure: bool
+    directories: Directories
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `SettingError` where one is impossible."""
+        fleet_bind(environment)  # without TLS, Docker must not publish the Fleet API beyond loopback
+        return cls(
+            fleet_address=text(environment, "FLEET_ADDRESS", "0.0.0.0:9092"),
+            control_address=text(environment, "CONTROL_ADDRESS", "0.0.0.0:9093"),
+            runtime_address=text(environment, "RUNTIME_ADDRESS", "127.0.0.1:9091"),
+            insecure=is_insecure(environment),
+            directories=Directories.read(environment),
+        )

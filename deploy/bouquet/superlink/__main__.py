@@ -1,0 +1,61 @@
+"""Entry point of the SuperLink: `python -m bouquet.superlink`.
+
+It reads the settings and becomes the process that serves. That is a new program, because gRPC reads the variables that
+`handshake_log` sets when it is imported.
+"""
+
+import sys
+
+from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
+from bouquet.errors import FleetError, report_errors
+from bouquet.runtime.process import exec_module, resolve_port
+from bouquet.settings.env import INSECURE_WARNING
+from bouquet.settings.superlink import SuperLinkSettings
+from bouquet.superlink import handshake_log
+
+
+def command_line(settings: SuperLinkSettings) -> list[str]:
+    """Return the arguments of `flower-superlink`."""
+    return [
+        *security(settings),
+        "--fleet-api-address",
+        settings.fleet_address,
+        "--control-api-address",
+        settings.control_address,
+        "--serverappio-api-address",
+        resolve_port(settings.runtime_address),
+        "--database",
+        str(settings.directories.state / "superlink.db"),
+        "--disable-runtime-dependency-installation",
+    ]
+
+
+def security(settings: SuperLinkSettings) -> list[str]:
+    """Return the arguments for TLS and the authentication of SuperNodes, or for neither."""
+    if settings.insecure:
+        return ["--insecure"]
+    files = {"--ssl-ca-certfile": CA, "--ssl-certfile": SERVER, "--ssl-keyfile": SERVER_KEY}
+    server = settings.directories.server
+    for name in files.values():
+        if not (server / name).exists():
+            raise FleetError(
+                f"{server / name} is missing: the SuperLink has no certificate",
+                "run `python -m bouquet.oneshot.certificates`, as the service `certificates` of Compose does",
+            )
+    options = (word for option, name in files.items() for word in (option, str(server / name)))
+    return ["--enable-supernode-auth", *options]
+
+
+def main() -> None:
+    """Check the settings and become the process that runs Flower's SuperLink."""
+    settings = SuperLinkSettings.read()
+    settings.directories.state.mkdir(parents=True, exist_ok=True)
+    if settings.insecure:
+        sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
+    else:
+        handshake_log.start()
+    exec_module("bouquet.superlink.serve_superlink", command_line(settings))
+
+
+if __name__ == "__main__":
+    report_errors(main)

@@ -1,0 +1,45 @@
+"""The child process that runs Flower's SuperLink; `serve_superlink` restarts it when it crashes.
+
+`python -m bouquet.superlink.flower_process ... -- <arguments of flower-superlink>`
+"""
+
+import argparse
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bouquet.executor.channel import Channel
+from bouquet.executor.linux import die_with_parent, name_process
+from bouquet.flower.message_files import MessageFiles
+from bouquet.flower.superlink_main import SuperLinkEvents, run_superlink
+
+
+def main() -> None:
+    """Run Flower's SuperLink, and report its events to the parent."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--message-files", type=Path, required=True)
+    parser.add_argument("--first", action="store_true")
+    parser.add_argument("arguments", nargs="*")
+    options = parser.parse_args()
+    die_with_parent(options.parent)
+    name_process("flower-superlink")
+    parent = Channel.of(options.channel)
+
+    def report(message: dict[str, Any]) -> None:
+        with suppress(OSError):  # the parent is ending, and so is this process
+            parent.send(message)
+
+    events = SuperLinkEvents(
+        on_serving=lambda: report({"serving": True}),
+        on_task=lambda: report({"task": True}),
+        on_run_ended=lambda run_id: report({"ended": run_id}),
+    )
+    sys.argv = ["flower-superlink", *options.arguments, "--isolation", "process"]
+    run_superlink(events, MessageFiles(options.message_files), first=options.first)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The process that runs a SuperLink's executor, and keeps Flower's SuperLink running as its child.
+
+`python -m bouquet.superlink.serve_superlink <arguments of flower-superlink>`
+
+The executor's ServerApps are children of this process, so they survive a crash of Flower's SuperLink, and so do runs.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bouquet.contract.readiness import Readiness
+from bouquet.errors import report_errors
+from bouquet.executor.executor import Executor
+from bouquet.executor.restarter import Restarter
+from bouquet.flower import stock
+from bouquet.flower.channels import reconnect_soon
+from bouquet.flower.notifier import KeyedListener, KeyedNotifier
+from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType
+from bouquet.runtime.health import Health
+from bouquet.settings.env import Directories
+from bouquet.settings.executor_settings import ExecutorSettings
+
+RUNS_AT_A_TIME = 16
+TASKS = "tasks"
+
+
+def serve(arguments: Sequence[str], settings: ExecutorSettings, run_directory: Path) -> None:
+    """Serve until SIGTERM or SIGINT; ends with `SystemExit`.
+
+    Args:
+        arguments: The arguments of `flower-superlink`.
+        settings: How to run ServerApps. A task is a whole run here, so many run at a time and none has a time limit.
+        run_directory: Where readiness is declared and message files are kept.
+    """
+    readiness = Readiness(run_directory)
+    if settings.kind == "stock":
+        stock.superlink(arguments, readiness.declare)
+        return
+    health = Health(readiness)
+    message_files = run_directory / "messages"
+    shutil.rmtree(message_files, ignore_errors=True)  # their ServerApps ended with the container
+    reconnect_soon()
+    api = RuntimeApi(address=arguments[arguments.index("--serverappio-api-address") + 1])
+    notifier = KeyedNotifier()
+    queue = TaskQueue(api, TaskType.SERVER_APP, KeyedListener(notifier, TASKS))
+    executor = Executor(queue, api, replace(settings, workers=RUNS_AT_A_TIME, task_seconds=None))
+
+    def on_message(message: dict[str, Any]) -> None:
+        if "serving" in message:
+            health.set_flower(True)
+        elif "task" in message:
+            notifier.notify(TASKS)
+        elif "ended" in message:
+            executor.end_run(message["ended"])
+
+    def command(channel: int, first: bool) -> list[str]:
+        options = ["--channel", str(channel), "--parent", str(os.getpid()), "--message-files", str(message_files)]
+        options += ["--first"] if first else []
+        return [sys.executable, "-P", "-m", "bouquet.superlink.flower_process", *options, "--", *arguments]
+
+    flower = Restarter("flower-superlink", command, on_message, lambda: health.set_flower(False))
+    executor.start(health.set_executor)
+    try:
+        flower.run()
+    finally:
+        executor.stop("The SuperLink was stopped.")
+        flower.stop()
+
+
+def main() -> None:
+    """Serve with the arguments of the command line."""
+    serve(sys.argv[1:], ExecutorSettings.read("serverapp"), Directories.read().run)
+
+
+if __name__ == "__main__":
+    report_errors(main)

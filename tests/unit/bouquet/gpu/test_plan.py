@@ -1,0 +1,169 @@
+"""The GPU plan: every node gets its share, what does not fit is refused with the arithmetic."""
+
+import re
+
+import pytest
+from bouquet.errors import SettingError
+from bouquet.gpu import plan as gpu
+from bouquet.gpu.plan import CONTEXT_MIB, LEAST_MIB, Device, Share, plan, spread
+
+GIB = 1024
+L4 = [Device(str(index), 24 * GIB, "NVIDIA L4") for index in range(8)]
+
+
+def devices_of(shares: tuple[Share, ...]) -> list[str]:
+    return [share.device.id for share in shares]
+
+
+def test_a_node_for_each_of_two_devices_has_it_whole() -> None:
+    assert plan(L4[:2], 2, workers=2) == (Share(L4[0], None), Share(L4[1], None))
+
+
+def test_eight_devices_and_two_nodes_leave_six_devices_alone() -> None:
+    assert devices_of(plan(L4, 2, workers=2)) == ["0", "1"]
+
+
+def test_ten_nodes_on_eight_devices_share_two_of_them() -> None:
+    shares = plan(L4, 10, workers=2)
+    assert devices_of(shares) == ["0", "1", "2", "3", "4", "5", "6", "7", "0", "1"]
+    assert [share.limit_mib is None for share in shares] == [False, False, *[True] * 6, False, False]
+
+
+def test_ten_nodes_on_one_device_share_its_memory_with_all_their_processes() -> None:
+    shares = plan(L4[:1], 10, workers=2)
+    assert devices_of(shares) == ["0"] * 10
+    assert {share.limit_mib for share in shares} == {24 * GIB // 20 - CONTEXT_MIB}
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+@pytest.mark.parametrize("supernodes", [1, 3, 10, 14, 37])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_given_out_never_exceeds_what_there_is(count: int, supernodes: int, workers: int) -> None:
+    devices = [Device(str(index), (index + 1) * 80 * GIB) for index in range(count)]
+    shares = plan(devices, supernodes, workers)
+    assert len(shares) == supernodes
+    for device in devices:
+        limits = [share.limit_mib for share in shares if share.device == device]
+        if len(limits) > 1:
+            assert None not in limits
+            assert sum((limit or 0) + CONTEXT_MIB for limit in limits) * workers <= device.memory_mib
+
+
+def test_unequal_devices_take_nodes_by_their_size() -> None:
+    small, large = Device("0", 24 * GIB), Device("1", 80 * GIB)
+    assert [device.id for device in spread([small, large], 10)].count("0") == 2
+    limits = {share.device.id: share.limit_mib or 0 for share in plan([small, large], 10, workers=2)}
+    assert min(limits.values()) * 2 > max(limits.values())
+
+
+def test_a_nodes_device_does_not_depend_on_how_many_come_after_it() -> None:
+    for devices in (L4[:3], [Device("0", 24 * GIB), Device("1", 80 * GIB)]):
+        assert spread(devices, 20)[:7] == spread(devices, 7)
+
+
+def test_mig_slices_are_devices_by_their_uuid() -> None:
+    slices = [Device("MIG-a", 10 * GIB), Device("MIG-b", 10 * GIB), Device("MIG-c", 20 * GIB)]
+    shares = plan(slices, 4, workers=1)
+    assert sorted(devices_of(shares)) == ["MIG-a", "MIG-b", "MIG-c", "MIG-c"]
+    assert gpu.environment(shares[0])["CUDA_VISIBLE_DEVICES"] == "MIG-c"
+
+
+def test_too_little_memory_is_refused_with_the_arithmetic_and_what_would_fit() -> None:
+    with pytest.raises(SettingError) as refused:
+        plan([Device("0", 8 * GIB, "NVIDIA T4")], 10, workers=2)
+    text = str(refused.value)
+    assert text.startswith("SUPERNODES=10: too many for the GPUs: GPU 0 (NVIDIA T4) has 8192 MiB, ")
+    assert "10 nodes x 2 processes (EXECUTOR_WORKERS) make 409 MiB each" in text
+    assert f"CUDA takes {CONTEXT_MIB} of that, TensorFlow needs at least {LEAST_MIB} MiB" in text
+    assert "4 fit: SUPERNODES=4" in text
+    assert "GPUS=none" in text
+    assert "EXECUTOR_WORKERS=1" not in text  # would not do
+
+
+def test_one_process_a_node_is_offered_where_that_would_do() -> None:
+    with pytest.raises(SettingError, match="EXECUTOR_WORKERS=1"):
+        plan([Device("0", 15 * GIB)], 10, workers=2)
+    assert len(plan([Device("0", 15 * GIB)], 10, workers=1)) == 10
+
+
+@pytest.mark.parametrize("devices", [[Device("0", 8 * GIB)], [Device("0", 9 * GIB), Device("1", 30 * GIB)], L4[:2]])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_as_many_nodes_fit_as_a_refusal_says_and_not_one_more(devices: list[Device], workers: int) -> None:
+    with pytest.raises(SettingError) as refused:
+        plan(devices, 1000, workers)
+    match = re.search(r"SUPERNODES=(\d+)", refused.value.hint)
+    assert match is not None
+    fit = int(match[1])
+    assert len(plan(devices, fit, workers)) == fit
+    with pytest.raises(SettingError):
+        plan(devices, fit + 1, workers)
+
+
+def test_where_not_even_one_node_fits_no_number_is_offered() -> None:
+    with pytest.raises(SettingError) as refused:
+        plan([Device("0", 512)], 1, workers=1)
+    assert refused.value.hint == "compute on the CPU: GPUS=none"
+
+
+def test_a_limit_given_by_hand_is_everyones_and_is_checked() -> None:
+    assert {share.limit_mib for share in plan(L4[:2], 3, workers=2, limit_mib=2048)} == {2048}
+    with pytest.raises(SettingError, match=r"TensorFlow needs GPU_MEMORY=4096MiB, together 4608 MiB; 4 fit"):
+        plan(L4[:2], 10, workers=2, limit_mib=4096)
+
+
+def test_the_environment_of_a_share_binds_any_process_to_it() -> None:
+    assert gpu.environment(Share(L4[1], 716)) == {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "BOUQUET_GPU": "GPU 1 (NVIDIA L4)",
+        "BOUQUET_GPU_MEMORY_MIB": "716",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
+    assert gpu.environment(Share(L4[1], None))["BOUQUET_GPU_MEMORY_MIB"] == ""
+
+
+def test_a_node_on_the_cpu_sees_no_gpu_whatever_it_inherits() -> None:
+    assert gpu.environment(None) == {
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "BOUQUET_GPU": "",
+        "BOUQUET_GPU_MEMORY_MIB": "",
+    }
+
+
+@pytest.mark.parametrize("share", [Share(L4[1], 716), Share(L4[1], None), None])
+def test_a_process_can_say_from_its_environment_what_it_was_given(share: Share | None) -> None:
+    assert gpu.describe_assigned(gpu.environment(share)) == (str(share) if share else "CPU")
+
+
+def test_the_plan_is_a_line_for_each_share() -> None:
+    assert gpu.summary(plan(L4[:1], 10, workers=2), "by nvidia-smi") == [
+        "GPUs: 1 for 10 SuperNodes (by nvidia-smi)",
+        "  GPU 0 (NVIDIA L4), at most 716 MiB a process (of 24576 MiB): partition-id 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+    ]
+    assert gpu.summary((), "GPUS=none") == ["GPUs: none, the nodes compute on the CPU (GPUS=none)"]
+
+
+def test_a_list_given_by_hand_is_read_and_can_be_written_again() -> None:
+    devices = gpu.parse_devices("GPUS", "0:24GiB, MIG-1a/3/0:9728MiB,GPU-2b:1.5GiB")
+    assert devices == (Device("0", 24576), Device("MIG-1a/3/0", 9728), Device("GPU-2b", 1536))
+    assert gpu.parse_devices("GPUS", gpu.listed(devices)) == devices
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("0", "0 has no size"),
+        ("0:24GiB,1", "1 has no size"),
+        ("0:24GiB,0:24GiB", "0 comes twice"),
+        ("0:24", "no device with a size in MiB or GiB"),
+        ("0:24GiB,", "no device with a size in MiB or GiB"),
+        ("0:0GiB", "0 is no size"),
+        ("0:2.4.1GiB", "2.4.1 is no size"),
+        ("-1", "no device with a size"),
+    ],
+)
+def test_a_list_that_says_nothing_is_refused_with_the_setting_and_the_value(given: str, problem: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        gpu.parse_devices("GPUS", given)
+    assert str(refused.value).startswith("GPUS=")
+    assert problem in str(refused.value)

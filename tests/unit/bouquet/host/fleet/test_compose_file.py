@@ -1,0 +1,343 @@
+"""What the Compose file, the Dockerfiles and `.env.example` promise; that they agree with each other and the code."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bouquet.contract.readiness import HOLD_SECONDS
+from bouquet.host.bootstrap import base_image
+from bouquet.settings.executor_settings import ExecutorSettings
+from bouquet.settings.host import PROJECT, HostSettings
+from bouquet.settings.node import SuperNodeSettings
+
+DOCKERFILES = ("Dockerfile.superlink", "Dockerfile.supernode")
+UID = "49999"
+ROLES = ("superlink", "supernode")
+ONE_SHOTS = ("certificates", "setup")
+INTERNAL = {
+    *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
+    *("BOUQUET_SIZE_FILE", "BOUQUET_PLACE", "TASK_SLOT"),
+    *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
+    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"),
+}
+"""What the fleets set for their own processes: no setting of the user's."""
+
+OPTIONAL = ("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES")
+"""Documented as not set; the Compose file names what stands in for them."""
+
+
+def text(name: str) -> str:
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(text("docker-compose.yml"))
+    return loaded
+
+
+def uncommented(name: str) -> str:
+    return "\n".join(line.partition(" #")[0] for line in text(name).splitlines() if not line.startswith("#"))
+
+
+def documented(*, active_only: bool = False) -> dict[str, str]:
+    """Return the settings of `.env.example`; those commented out have no default."""
+    pattern = r"^([A-Z_]+)=(.*)$" if active_only else r"^(?:# )?([A-Z_]+)=(.*)$"
+    return dict(re.findall(pattern, text(".env.example"), re.MULTILINE))
+
+
+# -- docker-compose.yml
+
+
+def test_one_definition_per_role(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == {*ROLES, *ONE_SHOTS, "ready"}
+
+
+def test_there_is_no_shell_in_it() -> None:
+    assert "$$" not in uncommented("docker-compose.yml")
+    assert not re.search(r"\b(sh|bash|CMD-SHELL)\b", uncommented("docker-compose.yml"))
+
+
+def test_ports_are_on_loopback_but_for_the_fleet_api_if_asked(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert ports == [
+        "127.0.0.1:${CONTROL_PORT:-9093}:9093",
+        "${FLEET_BIND:-127.0.0.1}:${FLEET_PORT:-9092}:9092",
+    ]
+
+
+@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS])
+def test_containers_run_hardened(compose: dict[str, Any], role: str) -> None:
+    service = compose["services"][role]
+    assert service["init"] is True
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"].keys() >= {"max-size", "max-file"}
+    assert service["mem_limit"] and service["cpus"] and service["pids_limit"]
+    assert not any("docker.sock" in str(volume) for volume in service["volumes"])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_serves_comes_back(compose: dict[str, Any], role: str) -> None:
+    assert compose["services"][role]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_stays_depends_on_nothing_that_changes_with_the_size_of_the_fleet(
+    compose: dict[str, Any], role: str
+) -> None:
+    # Compose makes what depends on a service anew with it (seen with 2.26): to grow would be to restart.
+    for name in compose["services"][role]["depends_on"]:
+        if name in ONE_SHOTS:
+            assert "SUPERNODES" not in str(compose["services"][name])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_size_of_the_fleet_is_in_a_file_and_in_no_environment_of_what_stays(
+    compose: dict[str, Any], role: str
+) -> None:
+    environment = compose["services"][role]["environment"]
+    assert "SUPERNODES" not in str(environment)
+    assert environment["BOUQUET_SIZE_FILE"] == compose["services"]["setup"]["environment"]["BOUQUET_SIZE_FILE"]
+    assert readers(compose, "leases") == {"setup": True, "superlink": False, "supernode": True}
+
+
+def test_every_one_shot_is_awaited_by_its_success(compose: dict[str, Any]) -> None:
+    # `docker compose up --wait` takes the end of any other for a failure.
+    awaited = {
+        name
+        for service in compose["services"].values()
+        for name, how in service.get("depends_on", {}).items()
+        if how["condition"] == "service_completed_successfully"
+    }
+    assert awaited == set(ONE_SHOTS)
+
+
+def readers(compose: dict[str, Any], volume: str) -> dict[str, bool]:
+    """Which services have a volume, and whether they may write to it."""
+    return {
+        name: not mounted.get("read_only", False)
+        for name, service in compose["services"].items()
+        for mounted in service.get("volumes", ())
+        if mounted["source"] == volume
+    }
+
+
+def test_a_secret_is_mounted_only_where_it_is_used(compose: dict[str, Any]) -> None:
+    assert readers(compose, "authority") == {"certificates": True}
+    assert readers(compose, "server") == {"certificates": True, "superlink": False}
+    assert readers(compose, "identities") == {"certificates": True, "setup": True, "supernode": False}
+
+
+def test_no_secret_is_in_an_environment(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        for name in service.get("environment", ()):
+            assert not re.search("TOKEN$|KEY|SECRET|PASSWORD", name)
+
+
+def test_supernodes_are_not_on_the_network_of_the_control_api(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert services["superlink"]["environment"]["CONTROL_ADDRESS"] == "control:9093"
+    assert services["superlink"]["networks"]["control"] == {"aliases": ["control"]}
+    assert "control" not in services["supernode"]["networks"]
+    assert "egress" not in services["superlink"]["networks"]
+    assert compose["networks"]["fleet"] == {"internal": True}
+
+
+def test_the_isolated_overlay_leaves_no_way_out_and_changes_nothing_else() -> None:
+    overlay = yaml.safe_load(text("deploy/compose/isolated.yml"))
+    assert overlay == {
+        "networks": {
+            "egress": {"internal": True},
+            "control": {"driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": "false"}},
+        }
+    }
+
+
+def test_a_node_with_settings_of_its_own_is_no_copy_and_one_of_the_fleet(compose: dict[str, Any]) -> None:
+    services = yaml.safe_load(text("deploy/compose/large-node.yml"))["services"]
+    own = services["supernode-large"]
+    assert own["extends"] == {"file": "docker-compose.yml", "service": "supernode"}
+    assert own.keys() == {"extends", "deploy", "mem_limit", "cpus", "environment", "volumes"}
+    default = int(documented(active_only=True)["SUPERNODES"])
+    assert services["supernode"]["deploy"]["replicas"] + own["deploy"]["replicas"] == default
+
+
+def test_supernodes_wait_for_a_healthy_superlink(compose: dict[str, Any]) -> None:
+    assert compose["services"]["supernode"]["depends_on"] == {"superlink": {"condition": "service_healthy"}}
+
+
+def test_a_probe_may_hold_longer_than_it_does(compose: dict[str, Any]) -> None:
+    for service in (compose["services"][role] for role in ROLES):
+        assert int(service["healthcheck"]["timeout"].removesuffix("s")) >= 2 * HOLD_SECONDS
+
+
+def test_a_missing_dataset_is_an_error_not_a_new_folder(compose: dict[str, Any]) -> None:
+    for service in (compose["services"][role] for role in ROLES):
+        (dataset,) = [volume for volume in service["volumes"] if volume["target"] == "/dataset"]
+        assert dataset["read_only"] is True
+        assert dataset["bind"]["create_host_path"] is False
+
+
+@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS])
+def test_every_volume_is_mounted_where_the_user_may_write(compose: dict[str, Any], role: str) -> None:
+    targets = [v["target"] for v in compose["services"][role]["volumes"] if v["type"] == "volume"]
+    dockerfile = text(f"Dockerfile.{role if role in ROLES else 'superlink'}").replace("\\\n", "")
+    made = " ".join(re.findall(r"install -d -o bouquet -g bouquet (.+)", dockerfile))
+    assert set(targets) <= set(made.split())
+
+
+# -- deploy/compose/gpu.yml
+
+OVERLAY = "deploy/compose/gpu.yml"
+
+
+def merged(**settings: str) -> dict[str, Any]:
+    """Return the services as Compose merges them; it needs no daemon for that."""
+    if shutil.which("docker") is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no docker command, and CI must test the overlay")
+        pytest.skip("there is no docker command")
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    asked = subprocess.run(
+        ["docker", "compose", "-f", "docker-compose.yml", "-f", OVERLAY, "config", "--format", "json"],
+        cwd=PROJECT,
+        env=environment | settings,
+        capture_output=True,
+        text=True,
+    )
+    assert asked.returncode == 0, asked.stderr
+    loaded: dict[str, Any] = json.loads(asked.stdout)
+    services: dict[str, Any] = loaded["services"]
+    return services
+
+
+@pytest.fixture(scope="module")
+def with_gpus() -> dict[str, Any]:
+    return merged(GPUS="0:24GiB", SUPERNODES="7")
+
+
+def test_every_replica_reserves_all_gpus_and_the_superlink_none(with_gpus: dict[str, Any]) -> None:
+    [device] = with_gpus["supernode"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"]) == ("nvidia", -1)  # all
+    assert set(device["capabilities"]) == {"gpu", "compute", "utility"}
+    assert "devices" not in with_gpus["superlink"].get("deploy", {}).get("resources", {}).get("reservations", {})
+
+
+def test_every_replica_has_the_same_word_on_gpus_from_which_it_works_out_its_share(with_gpus: dict[str, Any]) -> None:
+    environment = with_gpus["supernode"]["environment"]
+    assert (environment["GPUS"], environment["GPU_MEMORY"]) == ("0:24GiB", "1/7")
+
+
+def test_a_size_given_by_hand_stays_when_the_fleet_grows() -> None:
+    environments = [
+        merged(GPU_MEMORY="2GiB", SUPERNODES=count)["supernode"]["environment"]["GPU_MEMORY"] for count in ("7", "14")
+    ]
+    assert environments == ["2GiB", "2GiB"]
+
+
+def test_with_gpus_both_images_are_built_with_cuda_and_all_else_is_as_without(with_gpus: dict[str, Any]) -> None:
+    assert {with_gpus[role]["build"]["args"]["TENSORFLOW"] for role in ("superlink", "supernode")} == {"cuda"}
+    assert with_gpus["supernode"]["read_only"] is True
+    assert with_gpus["supernode"]["cap_drop"] == ["ALL"]
+    assert with_gpus["supernode"]["deploy"]["replicas"] == 7
+
+
+# -- .env.example
+
+
+def test_every_setting_of_the_compose_file_is_documented_with_the_same_default(compose: dict[str, Any]) -> None:
+    defaults = documented(active_only=True)
+    text_of_both = uncommented("docker-compose.yml") + uncommented(OVERLAY)
+    for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text_of_both):
+        if name not in OPTIONAL:
+            assert defaults[name] == default, name
+    for name in re.findall(r"\$\{([A-Z_]+)", text_of_both):
+        assert name in documented()
+    for service in compose["services"].values():
+        for name, value in service.get("environment", {}).items():
+            assert value is not None or name in documented()
+
+
+def test_every_setting_that_the_commands_read_is_documented_with_the_same_default() -> None:
+    names: set[str] = set()
+
+    class Asked(dict[str, str]):
+        def get(self, name: str, default: Any = None) -> Any:
+            names.add(name)
+            return super().get(name, default)
+
+    # Given by hand, the documented defaults change nothing.
+    given = documented(active_only=True)
+    assert HostSettings.read(Asked(given)) == HostSettings.read({})
+    assert ExecutorSettings.read("clientapp", Asked(given)) == ExecutorSettings.read("clientapp", {})
+    assert SuperNodeSettings.read(given) == SuperNodeSettings.read({})
+    assert names - INTERNAL <= documented().keys()
+
+
+def test_every_documented_setting_exists() -> None:
+    settings = [path.read_text(encoding="utf-8") for path in (PROJECT / "deploy/bouquet/settings").glob("*.py")]
+    known = text("docker-compose.yml") + "".join(settings)
+    for name in documented():
+        assert re.search(rf"\b{name}\b", known), name
+
+
+# -- The Dockerfiles
+
+
+def common(name: str) -> list[str]:
+    lines = text(name).splitlines()
+    return lines[lines.index("#") : lines.index("# -- The role")]
+
+
+def test_both_images_are_built_alike_so_that_they_share_their_layers() -> None:
+    superlink, supernode = map(common, DOCKERFILES)
+    assert superlink == supernode
+    assert any(line.startswith("COPY deploy/bouquet ") for line in superlink)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_differs_makes_no_layer(name: str) -> None:
+    role = text(name).partition("# -- The role\n")[2].replace("\\\n", "")
+    assert {line.split()[0] for line in role.splitlines()} == {"LABEL", "ENTRYPOINT"}
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_image_runs_as_the_user_that_owns_the_tmpfs(name: str, compose: dict[str, Any]) -> None:
+    assert f"\nUSER {UID}:{UID}\n" in text(name)
+    for service in compose["services"].values():
+        assert f"/run/bouquet:uid={UID},gid={UID},mode=0700" in service["tmpfs"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_defaults_are_those_of_the_project(name: str) -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    assert f"\nARG BASE_IMAGE={base_image.DEFAULT}\n" in text(name)
+    assert f'licenses="{project["license"]}"' in text(name)
+    (tensorflow,) = set(re.findall(r"^ARG TENSORFLOW=(\w+)$", text(name), re.MULTILINE))
+    assert tensorflow in project["optional-dependencies"]
+
+
+def test_uv_is_pinned_by_hash_to_the_locked_version() -> None:
+    locked = {package["name"]: package for package in tomllib.loads(text("uv.lock"))["package"]}["uv"]
+    pinned = text("requirements/uv.txt")
+    assert f"uv=={locked['version']} " in pinned
+    hashes = {file["hash"] for file in [*locked["wheels"], locked["sdist"]]}
+    assert set(re.findall(r"--hash=(\S+)", pinned)) == hashes
+
+
+def test_only_what_is_named_goes_into_a_build() -> None:
+    lines = [line for line in text(".dockerignore").splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    copied = re.findall(r"^COPY (\S+)|--mount=type=bind,source=([\w./]+)", text(DOCKERFILES[0]), re.MULTILINE)
+    for source in (copy or bound for copy, bound in copied):
+        assert f"!{source}" in lines
+        assert Path(PROJECT / source).exists()

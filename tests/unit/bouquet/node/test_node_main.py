@@ -1,0 +1,50 @@
+"""The SuperNode's entry point: what it settles before it becomes Flower's process."""
+
+import os
+from pathlib import Path
+
+import pytest
+from bouquet.node import __main__ as supernode
+
+from tests.unit.bouquet.conftest import Install
+
+INHERITED = ("SUPERNODES", "PARTITION_ID", "EXECUTOR", "GPU", "CUDA", "BOUQUET", "TF_", "OMP_")
+"""How settings begin that the shell of whoever runs the tests may have."""
+
+
+@pytest.fixture
+def became(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Return the command line of the process that the entry point became."""
+    for name in [name for name in os.environ if name.startswith(INHERITED)]:
+        monkeypatch.delenv(name)
+    for name in ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"):
+        monkeypatch.setenv(name, "as it was")  # so that what the entry point sets is taken back
+    for name in (*supernode.THREAD_VARIABLES, "TF_FORCE_GPU_ALLOW_GROWTH"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("BOUQUET_LEASE_DIR", str(tmp_path / "leases"))
+    monkeypatch.setenv("INSECURE", "1")  # no key to wait for
+    line: list[str] = []
+    monkeypatch.setattr(supernode, "exec_module", lambda module, arguments: line.extend([module, *arguments]))
+    return line
+
+
+def test_a_node_without_gpus_computes_on_the_cpu_and_says_why(
+    became: list[str], install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install()
+    supernode.main()
+    assert "bouquet: partition-id 0 computes on: CPU (there is no nvidia-smi)\n" in capsys.readouterr().out
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert became[:2] == ["bouquet.node.serve_supernode", "--insecure"]
+
+
+def test_each_node_is_bound_to_its_share_by_its_partition_id(
+    became: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPUS", "0:24GiB,MIG-1a:24GiB")
+    for partition_id, device, visible in ((0, "GPU 0", "0"), (1, "MIG-1a", "MIG-1a"), (2, "GPU 0", "0")):
+        supernode.main()
+        assert f"partition-id {partition_id} computes on: {device}, at most 1945 MiB a" in capsys.readouterr().out
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+        assert os.environ["BOUQUET_GPU_MEMORY_MIB"] == "1945"
+    assert "partition-id=2 num-partitions=10" in became
