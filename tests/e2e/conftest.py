@@ -1,33 +1,59 @@
-"""Fleets for the end-to-end tests: started by the product's own commands, always taken down, logs shown on failure."""
+"""Fleets for the end-to-end tests: started by the product's own commands, always taken down, logs shown on failure.
 
+All names in Docker (Compose projects, image tags, networks) start with `bouquet-test-<id>`, where the id is
+BOUQUET_TEST_ID or this process's pid, so that other containers on the machine do not matter.
+"""
+
+import itertools
+import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
+from bouquet.host.run import QUIET, STARTED
+from bouquet.polling import poll_until
 from python_on_whales import DockerClient
 from python_on_whales.components.compose.cli_wrapper import ComposeCLI
 from python_on_whales.exceptions import DockerException
 
+T = TypeVar("T")
+
 PROJECT = Path(__file__).parents[2]
-BOUQUET = Path(sys.executable).with_name("bouquet")
+APPS = PROJECT / "tests" / "apps"
+BIN = Path(sys.executable).parent
+BOUQUET = BIN / "bouquet"
+FLWR = BIN / "flwr"
+CONNECTION = "local-deployment"
 SUPERNODES = 10
 # A round of ten nodes on one core takes minutes where each message starts its own process.
 COMMAND_SECONDS = 1200
+RUN_SECONDS = 600
+TEST_ID = os.environ.get("BOUQUET_TEST_ID") or str(os.getpid())
+TAG = f"test-{TEST_ID}"
 
-_failed = pytest.StashKey[bool]()
+_numbers = itertools.count()
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    outcome = yield
-    if outcome.get_result().failed:  # type: ignore[attr-defined]
-        item.session.stash[_failed] = True
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """End as on Ctrl-C when the session is terminated, so that fixtures take their fleets down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the images that this session tagged; their layers stay in the build cache."""
+    if docker_answers():
+        images = [f"bouquet-{role}:{TAG}" for role in ("superlink", "supernode")]
+        subprocess.run(["docker", "image", "rm", "--force", *images], capture_output=True)
 
 
 def docker_answers() -> bool:
@@ -39,7 +65,7 @@ def docker_answers() -> bool:
 
 @pytest.fixture(scope="session")
 def docker() -> None:
-    """Docker, or a skip; under CI a failure."""
+    """Docker, or a skip; in CI a failure."""
     if not docker_answers():
         if os.environ.get("CI"):
             pytest.fail("no Docker daemon answers, and CI must test the containers")
@@ -52,9 +78,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_until(look: Callable[[], T], what: str, seconds: float, details: Callable[[], object] = lambda: "") -> T:
+    """Return the first true answer of `look`; fail with `what` and `details` if there is none within `seconds`."""
+    found = poll_until(look, seconds, 0.1)
+    assert found, f"{what}: not within {seconds:g} s {details()}"
+    return found
+
+
+def run_id(output: str) -> str:
+    """The id of the run that `flwr run` or `bouquet run` started."""
+    match = STARTED.search(output)
+    assert match is not None, output
+    return match[1]
+
+
+def printed_json(app: str, output: str) -> list[dict[str, Any]]:
+    """The JSON objects that the ServerApp of a test app printed, each after the app's name."""
+    return [json.loads(line) for line in re.findall(rf"^{app} (\{{.*\}})$", output, re.MULTILINE)]
+
+
 @dataclass
 class Bouquet:
-    """The product's commands, on a fleet of the test's own: own ports, own Flower home, own results."""
+    """The product's commands, on the test's own fleet: own ports, own Flower home, own results."""
 
     kind: str
     folder: Path
@@ -72,7 +117,8 @@ class Bouquet:
             "FLWR_HOME": str(self.folder / "flwr"),
             "BOUQUET_HOME": str(self.folder / "bouquet"),
             "RESULTS": str(self.folder / "results"),
-            "COMPOSE_PROJECT_NAME": f"bouquet-test-{os.getpid()}",
+            "COMPOSE_PROJECT_NAME": f"bouquet-test-{TEST_ID}-{next(_numbers)}",
+            "TAG": TAG,
             "HF_HUB_OFFLINE": "1",
             "GPUS": "none",
             "UP_TIMEOUT": "600",  # a busy machine is no failure
@@ -90,17 +136,52 @@ class Bouquet:
             timeout=COMMAND_SECONDS,
         )
 
+    def try_flwr(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a `flwr` command on the fleet; it fails while the SuperLink is away."""
+        return subprocess.run(
+            [FLWR, *arguments],
+            env=self.environment | QUIET,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=RUN_SECONDS,
+        )
+
+    def flwr(self, *arguments: str) -> str:
+        """Run a `flwr` command on the fleet, which must succeed; return what it printed."""
+        done = self.try_flwr(*arguments)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def submit(self, app: str | Path, *options: str, **run_config: Any) -> str:
+        """Submit a run of a test app by `flwr run`; return what that printed. `--stream` waits for the run's end."""
+        config = " ".join(f"{key.replace('_', '-')}={json.dumps(value)}" for key, value in run_config.items())
+        return self.flwr("run", str(APPS / app), CONNECTION, *(("--run-config", config) if config else ()), *options)
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """What the SuperLink says of each run, by id; nothing while it is away."""
+        try:
+            listed = json.loads(self.try_flwr("ls", CONNECTION, "--format", "json").stdout)["runs"]
+        except (ValueError, LookupError):  # `flwr` has its own way to say that nobody answers
+            return {}
+        return {str(row["run-id"]): row for row in listed}
+
     @property
     def results(self) -> Path:
         return self.folder / "results"
 
     @property
+    def project(self) -> str:
+        return self.environment["COMPOSE_PROJECT_NAME"]
+
+    @property
     def compose(self) -> ComposeCLI:
         """This fleet's Compose project."""
-        return DockerClient(
-            compose_files=[PROJECT / "docker-compose.yml"],
-            compose_project_name=self.environment["COMPOSE_PROJECT_NAME"],
-        ).compose
+        return DockerClient(compose_files=[PROJECT / "docker-compose.yml"], compose_project_name=self.project).compose
+
+    def process_log(self, name: str) -> str:
+        """The log of one member of a fleet of processes."""
+        return (self.folder / "bouquet" / "processes" / "logs" / f"{name}.log").read_text(errors="replace")
 
     def show_logs(self) -> None:
         if self.kind == "containers":
@@ -118,16 +199,43 @@ class Bouquet:
                 assert not self.compose.ps(all=True)
 
 
+StartFleet = Callable[..., AbstractContextManager[Bouquet]]
+
+
+@pytest.fixture(scope="session")
+def start_fleet(request: pytest.FixtureRequest) -> StartFleet:
+    """Return a context manager that brings a fleet up and, whatever happens, takes it down.
+
+    `start_fleet(kind, folder, up=True, **settings)`. It shows the logs when a test failed meanwhile.
+    """
+
+    @contextmanager
+    def start(kind: str, folder: Path, *, up: bool = True, **settings: str) -> Iterator[Bouquet]:
+        if kind == "containers":
+            request.getfixturevalue("docker")
+        fleet = Bouquet(kind, folder, settings)
+        failed = request.session.testsfailed
+        try:
+            if up:
+                done = fleet("up")
+                assert done.returncode == 0, done.stdout + done.stderr
+            yield fleet
+        except BaseException:
+            failed = -1
+            raise
+        finally:
+            if request.session.testsfailed > failed:
+                with suppress(Exception):
+                    fleet.show_logs()
+            fleet.tear_down()
+
+    return start
+
+
 @pytest.fixture(scope="module", params=["processes", "containers"])
-def bouquet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
-    """A fleet, as local processes and as containers: the same tests for both."""
-    if request.param == "containers":
-        request.getfixturevalue("docker")
-    fleet = Bouquet(request.param, tmp_path_factory.mktemp(request.param))
-    request.session.stash[_failed] = False
-    try:
+def bouquet(
+    request: pytest.FixtureRequest, start_fleet: StartFleet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bouquet]:
+    """A fleet that is not up yet, as local processes and as containers: the same tests for both."""
+    with start_fleet(request.param, tmp_path_factory.mktemp(request.param), up=False) as fleet:
         yield fleet
-    finally:
-        if request.session.stash[_failed]:
-            fleet.show_logs()
-        fleet.tear_down()

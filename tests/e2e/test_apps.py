@@ -1,100 +1,43 @@
 """Flower Apps that know nothing of Bouquet, on a fleet of processes: tests/apps has them."""
 
-import json
-import re
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from bouquet.host.run import FLWR, QUIET, STARTED
 
-from tests.e2e.conftest import PROJECT, Bouquet
+from tests.e2e.conftest import CONNECTION, Bouquet, StartFleet, printed_json, run_id
 
-APPS = PROJECT / "tests" / "apps"
-CONNECTION = "local-deployment"
-RUN_SECONDS = 600  # a busy machine takes its time, and where the executor is stock each message starts a process
 KINDS = ["train", "evaluate", "query"]
 
 Report = dict[str, Any]
 
 
-@contextmanager
-def fleet_of(
-    supernodes: int, executor: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bouquet]:
-    """A fleet that preloads nothing but Flower: what the apps need, they import."""
-    settings = {"SUPERNODES": str(supernodes), "EXECUTOR": executor, "EXECUTOR_PRELOAD": "flwr"}
-    fleet = Bouquet("processes", tmp_path_factory.mktemp(executor), settings)
-    failed = request.session.testsfailed
-    try:
-        up = fleet("up")
-        assert up.returncode == 0, up.stdout + up.stderr
-        yield fleet
-    finally:
-        if request.session.testsfailed > failed:
-            fleet.show_logs()
-        fleet.tear_down()
-
-
 @pytest.fixture(scope="module")
-def warm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
-    with fleet_of(3, "warm", request, tmp_path_factory) as fleet:
+def warm(start_fleet: StartFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
+    """Three nodes that preload Flower only: the apps import what they need."""
+    folder = tmp_path_factory.mktemp("warm")
+    with start_fleet("processes", folder, SUPERNODES="3", EXECUTOR="warm", EXECUTOR_PRELOAD="flwr") as fleet:
         yield fleet
 
 
 @pytest.fixture
-def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
-    with fleet_of(2, "stock", request, tmp_path_factory) as fleet:
+def stock(start_fleet: StartFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
+    folder = tmp_path_factory.mktemp("stock")
+    with start_fleet("processes", folder, SUPERNODES="2", EXECUTOR="stock", EXECUTOR_PRELOAD="flwr") as fleet:
         yield fleet
-
-
-def flwr(fleet: Bouquet, *arguments: str) -> str:
-    """Run a `flwr` command on the fleet; return what it printed."""
-    done = subprocess.run(
-        [FLWR, *arguments],
-        env=fleet.environment | QUIET,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=RUN_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def run_id(output: str) -> str:
-    match = STARTED.search(output)
-    assert match is not None, output
-    return match[1]
-
-
-def row(fleet: Bouquet, run: str) -> dict[str, Any]:
-    """What the SuperLink says of a run."""
-    answer: dict[str, Any] = json.loads(flwr(fleet, "ls", CONNECTION, "--run-id", run, "--format", "json"))["runs"][0]
-    return answer
 
 
 def report(app: str, output: str) -> Report:
     """The JSON that the ServerApp printed."""
-    match = re.search(rf"^{app} (\{{.*\}})$", output, re.MULTILINE)
-    assert match is not None, output
-    found: Report = json.loads(match[1])
+    (found,) = printed_json(app, output)
     return found
 
 
-def submit(fleet: Bouquet, app: str, run_config: str = "", *options: str) -> str:
-    """Submit a run; return what `flwr run` printed."""
-    config = ("--run-config", run_config) if run_config else ()
-    return flwr(fleet, "run", str(APPS / app), CONNECTION, *config, *options)
-
-
-def complete(fleet: Bouquet, app: str, run_config: str = "") -> Report:
+def complete(fleet: Bouquet, app: str, **run_config: Any) -> Report:
     """Run an app to its end, which must be a good one; return its report."""
-    output = submit(fleet, app, run_config, "--stream")
-    assert row(fleet, run_id(output))["status"] == "finished:completed", output
+    output = fleet.submit(app, "--stream", **run_config)
+    assert fleet.runs()[run_id(output)]["status"] == "finished:completed", output
     return report(app, output)
 
 
@@ -134,21 +77,21 @@ def assert_module_state_is_the_runs_own(found: Report) -> None:
 
 
 def test_an_app_in_numpy_gets_the_mean_of_its_nodes_weighted_by_their_examples(warm: Bouquet) -> None:
-    assert_descended_as_all_data_in_one_place(complete(warm, "numpy_mean", "num-server-rounds=8"), loss=2)
+    assert_descended_as_all_data_in_one_place(complete(warm, "numpy_mean", num_server_rounds=8), loss=2)
 
 
 def test_an_app_in_scikit_learn_learns_from_the_partitions_of_its_nodes(warm: Bouquet) -> None:
-    assert_learned_digits(complete(warm, "sklearn_logistic", "num-server-rounds=3"))
+    assert_learned_digits(complete(warm, "sklearn_logistic", num_server_rounds=3))
 
 
 def test_an_app_keeps_its_context_over_rounds_and_all_three_types_of_message(warm: Bouquet) -> None:
     assert_counted(complete(warm, "stateful"), nodes=3, rounds=3)
 
 
-def test_each_run_starts_anew_after_runs_of_its_own_app_and_of_another(warm: Bouquet) -> None:
-    first = complete(warm, "stateful", "num-server-rounds=2")
-    between = complete(warm, "numpy_mean", "num-server-rounds=2")
-    last = complete(warm, "stateful", "num-server-rounds=2")
+def test_each_run_starts_fresh_after_runs_of_its_own_app_and_of_another(warm: Bouquet) -> None:
+    first = complete(warm, "stateful", num_server_rounds=2)
+    between = complete(warm, "numpy_mean", num_server_rounds=2)
+    last = complete(warm, "stateful", num_server_rounds=2)
     assert_descended_as_all_data_in_one_place(between, loss=20)
     for found in (first, last):
         assert_counted(found, nodes=3, rounds=2)
@@ -160,12 +103,12 @@ def test_two_runs_at_the_same_time_are_both_right_and_share_nothing(warm: Bouque
     # as `flwr run` itself takes longer than a run where the machine is busy.
     with ThreadPoolExecutor() as pool:
         submitted = [
-            pool.submit(submit, warm, "stateful", "pause=8.0"),
-            pool.submit(submit, warm, "numpy_mean", "num-server-rounds=8"),
+            pool.submit(warm.submit, "stateful", pause=8.0),
+            pool.submit(warm.submit, "numpy_mean", num_server_rounds=8),
         ]
     counting, descending = (run_id(each.result()) for each in submitted)
-    logs = {run: flwr(warm, "log", run, CONNECTION, "--stream") for run in (counting, descending)}
-    rows = {run: row(warm, run) for run in logs}
+    logs = {run: warm.flwr("log", run, CONNECTION, "--stream") for run in (counting, descending)}
+    rows = {run: warm.runs()[run] for run in logs}
     assert [rows[run]["status"] for run in logs] == ["finished:completed"] * 2, logs
     assert rows[descending]["running-at"] < rows[counting]["finished-at"]
     assert rows[counting]["running-at"] < rows[descending]["finished-at"]
@@ -176,6 +119,5 @@ def test_two_runs_at_the_same_time_are_both_right_and_share_nothing(warm: Bouque
 
 
 def test_the_context_counts_the_same_where_the_executor_is_flowers_own(warm: Bouquet, stock: Bouquet) -> None:
-    config = "num-server-rounds=2 nodes=2"
     for fleet, nodes in ((warm, 3), (stock, 2)):
-        assert_counted(complete(fleet, "stateful", config), nodes, rounds=2)
+        assert_counted(complete(fleet, "stateful", num_server_rounds=2, nodes=2), nodes, rounds=2)

@@ -1,24 +1,22 @@
-"""What cannot work is refused by the commands themselves: one line, exit code not 0, before anything starts."""
+"""The commands refuse what cannot work before anything starts: one line, and an exit code that is not 0."""
 
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import PROJECT, Bouquet, free_port
+from tests.e2e.conftest import PROJECT, Bouquet, StartFleet, free_port, wait_until
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Iterator[Bouquet]:
-    fleet = Bouquet("processes", tmp_path)
-    yield fleet
-    fleet.tear_down()
+def command(start_fleet: StartFleet, tmp_path: Path) -> Iterator[Bouquet]:
+    with start_fleet("processes", tmp_path, up=False) as fleet:
+        yield fleet
 
 
 def refused(command: Bouquet, exit_code: int, **settings: str) -> str:
@@ -93,7 +91,7 @@ def supernode(tmp_path: Path) -> Iterator[Callable[..., SuperNode]]:
             **settings,
         }
         log = tmp_path / f"supernode-{len(started)}.log"
-        command = [sys.executable, "-m", "bouquet.node"]
+        command = [sys.executable, "-P", "-m", "bouquet.node"]
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=output)
         started.append(SuperNode(process, log))
@@ -119,10 +117,7 @@ def test_an_unreachable_superlink_is_tried_for_as_long_as_set_and_then_named(
 
 def test_a_partition_id_taken_twice_is_refused_while_its_holder_lives(supernode: Callable[..., SuperNode]) -> None:
     holder = supernode(PARTITION_ID="1")
-    deadline = time.monotonic() + 60
-    while "Starting Flower SuperNode" not in holder.log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: "Starting Flower SuperNode" in holder.log.read_text(), "the first SuperNode starts", 60)
     second = supernode(PARTITION_ID="1")
     assert second.output_after().startswith("bouquet: error: PARTITION_ID=1: taken by the SuperNode on ")
     assert second.process.returncode == 2

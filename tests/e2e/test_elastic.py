@@ -1,4 +1,4 @@
-"""A fleet that grows, shrinks and is knocked about: every partition-id once, and a run that goes on finishes."""
+"""A fleet that grows, shrinks and is disturbed: every partition-id once, and a run that is under way finishes."""
 
 import json
 import os
@@ -6,40 +6,20 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
+import psutil
 
-from tests.e2e.conftest import BOUQUET, PROJECT, Bouquet
+from tests.e2e.conftest import BOUQUET, PROJECT, Bouquet, StartFleet, wait_until
 
 STEPS = 30
-MOST = 20
+MAX_SUPERNODES = 20
 SEED = "BOUQUET_SOAK_SEED"
 # Twenty nodes that start at the same time on two busy cores.
 SETTLED_SECONDS = 300
 RUN_CONFIG = "num-server-rounds=6 local-epochs=10"  # rounds that last longer than four nodes take to start
-
-
-@contextmanager
-def fleet_of(
-    supernodes: int, request: pytest.FixtureRequest, folder: Path, kind: str = "containers", **settings: str
-) -> Iterator[Bouquet]:
-    fleet = Bouquet(kind, folder, {"SUPERNODES": str(supernodes), **settings})
-    failed = request.session.testsfailed
-    try:
-        up = fleet("up")
-        assert up.returncode == 0, up.stdout + up.stderr
-        yield fleet
-    except BaseException:
-        failed = -1
-        raise
-    finally:
-        if request.session.testsfailed > failed:
-            fleet.show_logs()
-        fleet.tear_down()
 
 
 def docker(*words: str, check: bool = True) -> str:
@@ -58,7 +38,7 @@ def scale(fleet: Bouquet, supernodes: int, *options: str) -> None:
 
 
 def names(fleet: Bouquet, *, running: bool | None = None) -> list[str]:
-    project = fleet.environment["COMPOSE_PROJECT_NAME"]
+    project = fleet.project
     listed = docker(
         "ps",
         "--all",
@@ -81,19 +61,10 @@ def partition_ids(fleet: Bouquet) -> list[int]:
     found = []
     for name in names(fleet, running=True):
         for line in docker("top", name, "-eo", "pid,args", check=False).splitlines():
-            if " bouquet.superlink.serve_superlink supernode " in line and (
-                match := re.search(r"partition-id=(\d+)", line)
-            ):
+            if match := re.search(r" bouquet\.node\.serve_supernode .*partition-id=(\d+)", line):
                 found.append((name, int(match[1])))
     by_container = dict(found)  # in a container there is an init, and with some of them it shows the same words
     return sorted(by_container.values())
-
-
-def wait_for(what: str, is_so: Callable[[], bool], seconds: float = SETTLED_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s until {what}"
-        time.sleep(0.5)
 
 
 class Soak:
@@ -138,59 +109,58 @@ class Soak:
         return f"remove {name}"
 
     def scale(self) -> str:
-        self.size = self._random.randint(1, MOST)
+        self.size = self._random.randint(1, MAX_SUPERNODES)
         scale(self.fleet, self.size)
         return f"scale to {self.size}"
 
     def reconnect(self) -> str:
         name = self._one(running=True)
-        network = f"{self.fleet.environment['COMPOSE_PROJECT_NAME']}_fleet"
+        network = f"{self.fleet.project}_fleet"
         docker("network", "disconnect", "--force", network, name, check=False)
 
         def connected() -> bool:  # refused while the container starts over, and now and then by an old daemon
             docker("network", "connect", network, name, check=False)
             return network in docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", name)
 
-        wait_for(f"{name} is connected again", connected, seconds=60)
+        wait_until(connected, f"{name} is connected again", 60)
         return f"reconnect {name}"
 
 
 def test_after_thirty_random_steps_every_partition_id_is_held_exactly_once(
-    docker: None, request: pytest.FixtureRequest, tmp_path: Path
+    docker: None, start_fleet: StartFleet, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get(SEED) or random.randrange(10**6))
     print(f"{SEED}={seed}")
-    # Nothing imported beforehand: this is about places, and twenty frameworks would take minutes.
-    with fleet_of(4, request, tmp_path, EXECUTOR_PRELOAD="flwr") as fleet:
+    # Nothing is preloaded: this is about partitions, and twenty frameworks would take minutes.
+    with start_fleet("containers", tmp_path, SUPERNODES="4", EXECUTOR_PRELOAD="flwr") as fleet:
         soak = Soak(fleet, seed)
         for number in range(1, STEPS + 1):
             began = time.monotonic()
             print(f"{number:>2}: {soak.step()} ({time.monotonic() - began:.1f} s)", flush=True)
         scale(fleet, soak.size)  # what was stopped or removed comes back by the same command
-        try:
-            wait_for(
-                f"partition-ids are 0..{soak.size - 1}, each once",
-                lambda: partition_ids(fleet) == [*range(soak.size)] and len(names(fleet)) == soak.size,
-            )
-        except AssertionError as error:
-            raise AssertionError(f"{error}: they are {partition_ids(fleet)}") from error
-        # By the product's own eyes, too: all healthy, which is to say online to the SuperLink, each in its place.
+        wait_until(
+            lambda: partition_ids(fleet) == [*range(soak.size)] and len(names(fleet)) == soak.size,
+            f"partition-ids are 0..{soak.size - 1}, each once",
+            SETTLED_SECONDS,
+            lambda: f"but {partition_ids(fleet)}",
+        )
+        # The product agrees: all are healthy, that is online, and each holds its partition.
         up = fleet("up", SUPERNODES=str(soak.size))
         assert up.returncode == 0, up.stdout + up.stderr
 
 
-def test_one_node_more_than_there_are_places_is_told_so_and_takes_over_when_one_goes(
-    docker: None, request: pytest.FixtureRequest, tmp_path: Path
+def test_one_node_more_than_there_are_partitions_says_so_and_takes_over_when_one_leaves(
+    docker: None, start_fleet: StartFleet, tmp_path: Path
 ) -> None:
-    with fleet_of(1, request, tmp_path, EXECUTOR_PRELOAD="flwr") as fleet:
+    with start_fleet("containers", tmp_path, SUPERNODES="1", EXECUTOR_PRELOAD="flwr") as fleet:
         (first,) = names(fleet)
         scale(fleet, 1, "--scale", "supernode=2")
         (spare,) = set(names(fleet)) - {first}
         reason = "waiting for a place: SUPERNODES=1: all partition-ids 0..0 are taken; this is one SuperNode too many"
-        wait_for("the spare node gives the reason", lambda: reason in logs(spare))
+        wait_until(lambda: reason in logs(spare), "the spare node gives the reason", SETTLED_SECONDS)
         assert partition_ids(fleet) == [0]
         subprocess.run(["docker", "rm", "--force", first], check=True, capture_output=True)
-        wait_for("the spare node takes over", lambda: partition_ids(fleet) == [0])
+        wait_until(lambda: partition_ids(fleet) == [0], "the spare node takes over", SETTLED_SECONDS)
         assert logs(spare).count(reason) == 1
 
 
@@ -200,9 +170,9 @@ def logs(name: str) -> str:
 
 
 def test_a_run_of_six_rounds_finishes_while_ten_nodes_become_fourteen_and_then_seven(
-    docker: None, request: pytest.FixtureRequest, tmp_path: Path
+    docker: None, start_fleet: StartFleet, tmp_path: Path
 ) -> None:
-    with fleet_of(10, request, tmp_path) as fleet:
+    with start_fleet("containers", tmp_path, SUPERNODES="10") as fleet:
         output = ""
         command = [str(BOUQUET), "run"]
         environment = fleet.environment | {"RUN_CONFIG": RUN_CONFIG}
@@ -224,13 +194,13 @@ def test_a_run_of_six_rounds_finishes_while_ten_nodes_become_fourteen_and_then_s
         assert [entry["round"] for entry in metrics["rounds"]] == [1, 2, 3, 4, 5, 6]
         assert (metrics["num-supernodes"], metrics["num-partitions"]) == (10, 10)
         changes = metrics["fleet-changes"]
-        came = {c["partition-id"] for c in changes if c["what"] == "came" and not c["takes-part"]}
-        went = {c["partition-id"] for c in changes if c["what"] == "went" and c["takes-part"]}
-        assert came == {10, 11, 12, 13}
-        assert went >= {7, 8, 9}
+        joined = {c["partition-id"] for c in changes if c["what"] == "joined" and not c["takes-part"]}
+        left = {c["partition-id"] for c in changes if c["what"] == "left" and c["takes-part"]}
+        assert joined == {10, 11, 12, 13}
+        assert left >= {7, 8, 9}
         for partition_id in (7, 8, 9):
             assert re.search(
-                rf"Round \d: SuperNode \d+ \(partition-id {partition_id}\) went; \d of 10 are left", output
+                rf"Round \d: SuperNode \d+ \(partition-id {partition_id}\) left; \d of 10 remain online", output
             )
         for entry in metrics["rounds"]:
             for phase in (entry["train"], entry["evaluate"]):
@@ -239,24 +209,28 @@ def test_a_run_of_six_rounds_finishes_while_ten_nodes_become_fourteen_and_then_s
                 assert phase["failures"] == len(phase["errors"])
                 assert phase["errors"].keys() <= metrics["rounds"][0]["evaluate"]["nodes"].keys()
                 assert all("partition-id " in reason for reason in phase["errors"].values())
-        wait_for("the seven that are left are in their places", lambda: partition_ids(fleet) == [*range(7)])
+        wait_until(
+            lambda: partition_ids(fleet) == [*range(7)], "the seven that are left are in their places", SETTLED_SECONDS
+        )
 
 
 def test_a_fleet_of_processes_grows_and_shrinks_and_restarts_nobody_who_stays(
-    request: pytest.FixtureRequest, tmp_path: Path
+    start_fleet: StartFleet, tmp_path: Path
 ) -> None:
     def serving() -> dict[int, int]:
         """The pid that serves each partition-id."""
         found = {}
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                words = (process / "cmdline").read_bytes().decode(errors="replace")
-                ours = f"BOUQUET_HOME={tmp_path}".encode() in (process / "environ").read_bytes()
-                if ours and (match := re.search(r"bouquet\.node\.serve_supernode\0.*partition-id=(\d+)", words)):
-                    found[int(match[1])] = int(process.name)
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("BOUQUET_HOME") == str(tmp_path / "bouquet")
+                words = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if ours and (match := re.search(r"bouquet\.node\.serve_supernode .*partition-id=(\d+)", words)):
+                found[int(match[1])] = process.pid
         return found
 
-    with fleet_of(2, request, tmp_path, "processes", EXECUTOR_PRELOAD="flwr") as fleet:
+    with start_fleet("processes", tmp_path, SUPERNODES="2", EXECUTOR_PRELOAD="flwr") as fleet:
         two = serving()
         assert two.keys() == {0, 1}
         up = fleet("up", SUPERNODES="3")
@@ -265,7 +239,7 @@ def test_a_fleet_of_processes_grows_and_shrinks_and_restarts_nobody_who_stays(
         assert three.keys() == {0, 1, 2}
         assert two.items() <= three.items()
         assert fleet("up", SUPERNODES="1").returncode == 0
-        wait_for("only the first is left", lambda: serving().keys() == {0})
+        wait_until(lambda: serving().keys() == {0}, "only the first is left", SETTLED_SECONDS)
         assert serving().items() <= two.items()
         # By another number of SuperNodes in the environment, too: the fleet is what runs.
         _, *members, _ = fleet("status").stdout.splitlines()

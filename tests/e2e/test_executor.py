@@ -1,86 +1,57 @@
 """The warm executor on a fleet of two, as processes: what apps may do, and what becomes of the processes."""
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.e2e.conftest import PROJECT, Bouquet
+from tests.e2e.conftest import CONNECTION, Bouquet, StartFleet, printed_json, run_id, wait_until
 
-APPS = PROJECT / "tests" / "apps"
 NODES = 2
 TASK_SECONDS = 6
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
+def fleet(start_fleet: StartFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
     """Two nodes whose executor preloads nothing and ends a message after a few seconds."""
     settings = {
         "SUPERNODES": str(NODES),
         "EXECUTOR_PRELOAD": "json",  # next to nothing
         "EXECUTOR_TIMEOUT": str(TASK_SECONDS),
     }
-    bouquet = Bouquet("processes", tmp_path_factory.mktemp("executor"), settings)
-    try:
-        up = bouquet("up")
-        assert up.returncode == 0, up.stdout + up.stderr
-        yield bouquet
-        bouquet.show_logs()
-    finally:
-        bouquet.tear_down()
-
-
-def flwr(fleet: Bouquet, *arguments: str) -> str:
-    """The output of a `flwr` command."""
-    command = Path(sys.executable).with_name("flwr")
-    done = subprocess.run([command, *arguments], env=fleet.environment, text=True, capture_output=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    with start_fleet("processes", tmp_path_factory.mktemp("executor"), **settings) as fleet:
+        yield fleet
 
 
 def run(fleet: Bouquet, app: str, **config: Any) -> tuple[list[dict[str, Any]], str]:
     """Run an app: what it printed as JSON, and all of its log."""
-    text = " ".join(f"{key.replace('_', '-')}={json.dumps(value)}" for key, value in config.items())
-    log = flwr(fleet, "run", str(APPS / app), "local-deployment", "--stream", "--run-config", text)
-    return [json.loads(line.partition(" ")[2]) for line in log.splitlines() if line.startswith(f"{app} {{")], log
-
-
-def statuses(fleet: Bouquet) -> dict[str, str]:
-    """The status of every run, by its id."""
-    return {
-        str(entry["run-id"]): entry["status"]
-        for entry in json.loads(flwr(fleet, "ls", "local-deployment", "--format", "json"))["runs"]
-    }
+    log = fleet.submit(app, "--stream", **config)
+    return printed_json(app, log), log
 
 
 def workers(fleet: Bouquet) -> dict[int, str]:
     """Process ids and names of the processes that serve apps."""
     found = {}
-    mark = f"BOUQUET_HOME={fleet.folder}".encode()
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in psutil.process_iter():
         try:
-            name = (process / "comm").read_text().strip()
-            if name.startswith(("clientapp-", "serverapp-")) and mark in (process / "environ").read_bytes():
-                found[int(process.name)] = name
-        except OSError:
+            name = process.name()
+            if name.startswith(("clientapp-", "serverapp-")) and (
+                process.environ().get("BOUQUET_HOME") == fleet.environment["BOUQUET_HOME"]
+            ):
+                found[process.pid] = name
+        except psutil.Error:
             pass
     return found
 
 
-def wait_until(condition: Any, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
+def start_endless_run(fleet: Bouquet) -> str:
+    """Start a run whose messages take 3 s each; return its id once all of its processes work."""
+    started = run_id(fleet.submit("faulty", nodes=NODES, rounds=1000, pause=3.0))
+    wait_until(lambda: len(workers(fleet)) == NODES + 1, "the run did not begin", 30)
+    return started
 
 
 def test_one_process_serves_all_messages_of_a_run_and_the_context_keeps_its_state(fleet: Bouquet) -> None:
@@ -92,7 +63,7 @@ def test_one_process_serves_all_messages_of_a_run_and_the_context_keeps_its_stat
 
 def test_a_run_begins_with_a_process_of_its_own_which_ends_with_it(fleet: Bouquet) -> None:
     first, _ = run(fleet, "faulty", nodes=NODES, rounds=1)
-    wait_until(lambda: not workers(fleet), 5, "processes outlived their run")
+    wait_until(lambda: not workers(fleet), "processes outlived their run", 5)
     second, _ = run(fleet, "faulty", nodes=NODES, rounds=1)
     assert {reply["pid"] for reply in first}.isdisjoint({reply["pid"] for reply in second})
     assert all(reply["calls"] == 1 for reply in second)
@@ -155,19 +126,13 @@ def test_a_client_app_that_dies_or_hangs_is_answered_for_and_replaced(
 def test_a_server_app_that_fails_fails_its_run_and_the_log_says_why(fleet: Bouquet, fault: str, cause: str) -> None:
     _, log = run(fleet, "faulty", nodes=NODES, rounds=1, server_fault=fault)
     assert cause in log
-    match = re.search(r"Successfully started run (\d+)", log)
-    assert match is not None
-    assert statuses(fleet)[match[1]] == "finished:failed"
+    assert fleet.runs()[run_id(log)]["status"] == "finished:failed"
 
 
 def test_stopping_a_run_ends_its_processes_in_the_middle_of_a_message(fleet: Bouquet) -> None:
-    config = f"nodes={NODES} rounds=1000 pause=3.0"
-    log = flwr(fleet, "run", str(APPS / "faulty"), "local-deployment", "--run-config", config)
-    match = re.search(r"Successfully started run (\d+)", log)
-    assert match is not None
-    wait_until(lambda: len(workers(fleet)) == NODES + 1, 30, "the run did not begin")
-    flwr(fleet, "stop", match[1], "local-deployment")
-    wait_until(lambda: not workers(fleet), 3, "processes outlived their run")
+    started = start_endless_run(fleet)
+    fleet.flwr("stop", started, CONNECTION)
+    wait_until(lambda: not workers(fleet), "processes outlived their run", 3)
     replies, _ = run(fleet, "faulty", nodes=NODES, rounds=1)
     assert len(replies) == NODES, "the nodes serve the next run"
 
@@ -178,15 +143,8 @@ def test_round_trips_take_milliseconds(fleet: Bouquet) -> None:
 
 
 def test_a_member_that_is_killed_leaves_no_process_behind(fleet: Bouquet) -> None:
-    config = f"nodes={NODES} rounds=1000 pause=3.0"
-    flwr(fleet, "run", str(APPS / "faulty"), "local-deployment", "--run-config", config)
-    wait_until(lambda: len(workers(fleet)) == NODES + 1, 30, "the run did not begin")
+    start_endless_run(fleet)
     left = workers(fleet)
-    hosts = {parent(parent(pid)) for pid in left}
-    for host in hosts:
-        os.kill(host, signal.SIGKILL)
-    wait_until(lambda: not left.keys() & workers(fleet).keys(), 3, "workers outlived their Flower")
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    for flower in {psutil.Process(pid).parents()[1] for pid in left}:  # the parent is the zygote
+        flower.kill()
+    wait_until(lambda: not left.keys() & workers(fleet).keys(), "workers outlived their Flower", 3)

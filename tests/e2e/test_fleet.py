@@ -2,17 +2,15 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from python_on_whales import DockerClient
 
-from tests.e2e.conftest import PROJECT, SUPERNODES, Bouquet
+from tests.e2e.conftest import CONNECTION, SUPERNODES, Bouquet, printed_json, run_id, wait_until
 
 RUN_CONFIG = 'num-server-rounds=1 central-evaluation="final"'
 
@@ -40,7 +38,7 @@ def node_configs(bouquet: Bouquet) -> list[str]:
         )
         return sorted(json.loads(asked.stdout))
     containers = bouquet.compose.ps(["supernode"])
-    command = ["python", "-c", NODE_CONFIGS, "BOUQUET_SIZE_FILE="]
+    command = ["python", "-P", "-c", NODE_CONFIGS, "BOUQUET_SIZE_FILE="]
     return sorted(config for c in containers for config in json.loads(str(c.execute(command))))
 
 
@@ -68,9 +66,7 @@ def test_a_run_shows_its_rounds_and_leaves_its_results_to_the_user(bouquet: Bouq
     assert f"Sampled {SUPERNODES // 2} nodes (out of {SUPERNODES})" in run.stdout
     assert f"Sampled {SUPERNODES} nodes (out of {SUPERNODES})" in run.stdout
     assert "and 0 failures" in run.stdout
-    match = re.search(r"Successfully started run (\d+)", run.stdout)
-    assert match is not None
-    folder = bouquet.results / match[1]
+    folder = bouquet.results / run_id(run.stdout)
     assert (bouquet.results / "latest").resolve() == folder
     for name in ("final_model.keras", "metrics.json", "history.png"):
         assert (folder / name).stat().st_size > 0
@@ -85,7 +81,7 @@ def test_a_run_shows_its_rounds_and_leaves_its_results_to_the_user(bouquet: Bouq
     assert 0 < first["central"]["eval_acc"] <= 1
 
 
-def test_a_run_that_cannot_work_ends_not_zero_with_the_setting_the_value_and_the_mend(bouquet: Bouquet) -> None:
+def test_a_run_that_cannot_work_exits_non_zero_and_names_the_setting_the_value_and_the_fix(bouquet: Bouquet) -> None:
     run = bouquet("run", RUN_CONFIG="batch-size=0")
     assert run.returncode == 5
     last = run.stderr.strip().splitlines()[-1]
@@ -96,7 +92,7 @@ def test_a_run_that_cannot_work_ends_not_zero_with_the_setting_the_value_and_the
 def test_a_key_that_the_app_does_not_have_is_refused_before_it_starts(bouquet: Bouquet) -> None:
     run = bouquet("run", RUN_CONFIG="learning-rat=1")
     assert run.returncode == 5
-    assert "RUN_CONFIG=learning-rat=1: the run was not taken" in run.stderr
+    assert "RUN_CONFIG=learning-rat=1: the run was rejected" in run.stderr
 
 
 def test_containers_are_healthy_and_published_on_loopback_alone(bouquet: Bouquet) -> None:
@@ -111,19 +107,6 @@ def test_containers_are_healthy_and_published_on_loopback_alone(bouquet: Bouquet
     assert {binding.host_ip for binding in bindings} == {"127.0.0.1"}
 
 
-FAULTY = PROJECT / "tests" / "apps" / "faulty"
-
-
-def submit(bouquet: Bouquet, app: Path, run_config: str, *options: str) -> str:
-    """Run an app on the fleet by `flwr run`, and return what it printed."""
-    command = [str(Path(sys.executable).with_name("flwr")), "run", str(app), "local-deployment", *options]
-    run = subprocess.run(
-        [*command, "--run-config", run_config], env=bouquet.environment, capture_output=True, text=True, timeout=600
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
-
-
 def pids(bouquet: Bouquet) -> dict[str, int]:
     return {container.name: container.state.pid or 0 for container in bouquet.compose.ps(["supernode"])}
 
@@ -135,8 +118,8 @@ def test_a_client_app_over_its_containers_memory_limit_is_answered_for_and_the_n
     before = pids(bouquet)
     for container in containers:
         DockerClient().container.update(container, memory="1200m", memory_swap="1200m")
-    output = submit(bouquet, FAULTY, f'nodes={SUPERNODES} rounds=3 fault="memory"', "--stream")
-    replies = [json.loads(line.removeprefix("faulty ")) for line in output.splitlines() if line.startswith("faulty {")]
+    output = bouquet.submit("faulty", "--stream", nodes=SUPERNODES, rounds=3, fault="memory")
+    replies = printed_json("faulty", output)
     errors = [reply["error"] for reply in replies if "error" in reply]
     assert len(errors) == SUPERNODES
     assert all(
@@ -149,19 +132,15 @@ def test_a_client_app_over_its_containers_memory_limit_is_answered_for_and_the_n
 def test_a_container_that_is_stopped_while_it_trains_ends_by_itself_within_its_grace_period(bouquet: Bouquet) -> None:
     if bouquet.kind == "processes":
         pytest.skip("of a fleet of containers")
-    started = submit(bouquet, FAULTY, f"nodes={SUPERNODES} rounds=1000 pause=5.0")
-    match = re.search(r"Successfully started run (\d+)", started)
-    assert match is not None
-    deadline = time.monotonic() + 60  # each message takes 5 s: as good as always one is worked on
-    while match[1] not in (status := bouquet("status").stdout):
-        assert time.monotonic() < deadline, status
+    run = run_id(bouquet.submit("faulty", nodes=SUPERNODES, rounds=1000, pause=5.0))
+    # Each message takes 5 s, so nearly always one is in progress.
+    wait_until(lambda: run in bouquet("status").stdout, "a node works on the run", 60)
     supernode = bouquet.compose.ps(["supernode"])[0]
     began = time.monotonic()
     supernode.stop(time=10)
     print(f"docker stop took {time.monotonic() - began:.1f} s")
     assert DockerClient().container.inspect(supernode).state.exit_code != 128 + signal.SIGKILL
-    flwr = str(Path(sys.executable).with_name("flwr"))
-    subprocess.run([flwr, "stop", match[1], "local-deployment"], env=bouquet.environment, check=True, timeout=120)
+    bouquet.flwr("stop", run, CONNECTION)
 
 
 def test_down_leaves_nothing_running(bouquet: Bouquet) -> None:

@@ -6,8 +6,6 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,31 +17,19 @@ from bouquet.oneshot.certificates import ensure
 from bouquet.settings.oneshot import CertificateSettings
 from python_on_whales import Container, DockerClient
 
-from tests.e2e.conftest import PROJECT, Bouquet
+from tests.e2e.conftest import APPS, BIN, Bouquet, StartFleet, printed_json, wait_until
 
-BIN = Path(sys.executable).parent
-NOOP = PROJECT / "tests" / "apps" / "noop"
 PATIENCE = 120
 
 
-def fleet_of(kind: str, folder: Path, **settings: str) -> Iterator[Bouquet]:
-    bouquet = Bouquet(kind, folder, {"EXECUTOR_PRELOAD": "json", **settings})
-    try:
-        up = bouquet("up")
-        assert up.returncode == 0, up.stdout + up.stderr
-        yield bouquet
-        bouquet.show_logs()
-    finally:
-        bouquet.tear_down()
-
-
-# -- Who is let in, on a fleet of processes
+# -- Who is admitted, on a fleet of processes
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
+def fleet(start_fleet: StartFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
     """One node, as processes."""
-    yield from fleet_of("processes", tmp_path_factory.mktemp("secure"), SUPERNODES="1")
+    with start_fleet("processes", tmp_path_factory.mktemp("secure"), SUPERNODES="1", EXECUTOR_PRELOAD="json") as fleet:
+        yield fleet
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +44,6 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def identities(fleet: Bouquet) -> Path:
     return fleet.folder / "bouquet" / "processes" / "identities"
-
-
-def superlink_log(fleet: Bouquet) -> str:
-    return (fleet.folder / "bouquet" / "processes" / "logs" / "superlink.log").read_text(errors="replace")
 
 
 @pytest.mark.parametrize("port", ["CONTROL_PORT", "FLEET_PORT"])
@@ -98,7 +80,7 @@ def test_both_apis_speak_tls_with_the_fleets_ca_and_nothing_older_than_1_2(fleet
     ],
     ids=["plain text", "unknown key", "no key", "a CA of its own", "the key of a node that is online"],
 )
-def test_a_supernode_is_turned_away_and_the_superlink_says_who_and_why(
+def test_a_refused_supernode_is_named_with_the_reason_in_the_superlinks_log(
     fleet: Bouquet, stranger: Path, how: list[str], why: str
 ) -> None:
     words = {
@@ -108,7 +90,7 @@ def test_a_supernode_is_turned_away_and_the_superlink_says_who_and_why(
         "node": key_path(identities(fleet), 0),
         "fingerprint": fingerprint(public_key(key_path(stranger, 0).read_bytes())),
     }
-    before = len(superlink_log(fleet))
+    before = len(fleet.process_log("superlink"))
     command = [
         *(str(BIN / "flower-supernode"), "--superlink", f"127.0.0.1:{fleet.environment['FLEET_PORT']}"),
         *("--max-wait-time", "1", "--isolation", "process", "--clientappio-api-address", "127.0.0.1:0"),
@@ -117,12 +99,14 @@ def test_a_supernode_is_turned_away_and_the_superlink_says_who_and_why(
     ended = subprocess.run(command, env=fleet.environment, capture_output=True, text=True, timeout=PATIENCE)
     assert ended.returncode != 0
     assert "SuperNode ID" not in ended.stdout + ended.stderr
-    deadline = time.monotonic() + PATIENCE
-    while not (told := re.findall("refused .*", superlink_log(fleet)[before:])):
-        assert time.monotonic() < deadline, superlink_log(fleet)
-        time.sleep(0.1)
-    assert re.search(r"refused ipv4:127\.0\.0\.1:\d+", told[0])
-    assert why.format_map(words) in told[0]
+    refusals = wait_until(
+        lambda: re.findall("refused .*", fleet.process_log("superlink")[before:]),
+        "a refusal in the SuperLink's log",
+        PATIENCE,
+        lambda: fleet.process_log("superlink"),
+    )
+    assert re.search(r"refused ipv4:127\.0\.0\.1:\d+", refusals[0])
+    assert why.format_map(words) in refusals[0]
 
 
 @pytest.mark.parametrize("trust", ["insecure = true", 'root-certificates = "{theirs}"', ""])
@@ -131,7 +115,7 @@ def test_flwr_run_without_the_ca_is_refused(fleet: Bouquet, stranger: Path, trus
     trust = trust.format(theirs=stranger / CA)
     (tmp_path / "config.toml").write_text(f'[superlink.without]\naddress = "{address}"\n{trust}\n')
     run = subprocess.run(
-        [str(BIN / "flwr"), "run", str(NOOP), "without"],
+        [str(BIN / "flwr"), "run", str(APPS / "noop"), "without"],
         env={**fleet.environment, "FLWR_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -142,16 +126,15 @@ def test_flwr_run_without_the_ca_is_refused(fleet: Bouquet, stranger: Path, trus
 
 
 def test_the_connection_that_up_wrote_runs_an_app_with_no_step_by_hand(fleet: Bouquet) -> None:
-    command = [str(BIN / "flwr"), "run", str(NOOP), "local-deployment", "--stream", "--run-config", "nodes=1 trips=1"]
-    run = subprocess.run(command, env=fleet.environment, capture_output=True, text=True, timeout=300)
-    assert re.search(r"noop \{", run.stdout), run.stdout + run.stderr
+    assert printed_json("noop", fleet.submit("noop", "--stream", nodes=1, trips=1))
 
 
-def test_insecure_is_said_loudly_and_means_what_it_says(tmp_path: Path) -> None:
-    for bouquet in fleet_of("processes", tmp_path, SUPERNODES="1", INSECURE="1"):
+def test_insecure_is_said_loudly_and_means_what_it_says(start_fleet: StartFleet, tmp_path: Path) -> None:
+    settings = {"SUPERNODES": "1", "INSECURE": "1", "EXECUTOR_PRELOAD": "json"}
+    with start_fleet("processes", tmp_path, **settings) as bouquet:
         up = bouquet("up")
         assert "bouquet: WARNING: INSECURE=1: no TLS and no authentication" in up.stdout
-        assert "bouquet: warning: INSECURE=1: no TLS and no authentication" in superlink_log(bouquet)
+        assert "bouquet: warning: INSECURE=1: no TLS and no authentication" in bouquet.process_log("superlink")
         assert "insecure = true" in (bouquet.folder / "flwr" / "config.toml").read_text()
 
 
@@ -165,10 +148,12 @@ def gateway() -> str:
 
 
 @pytest.fixture(scope="module")
-def containers(docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
+def containers(docker: None, start_fleet: StartFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
     """Two nodes as containers, whose Fleet API other machines can reach."""
-    settings = {"SUPERNODES": "2", "FLEET_BIND": "0.0.0.0", "SUPERLINK_NAMES": gateway()}
-    yield from fleet_of("containers", tmp_path_factory.mktemp("secure-containers"), **settings)
+    folder = tmp_path_factory.mktemp("secure-containers")
+    settings = {"SUPERNODES": "2", "FLEET_BIND": "0.0.0.0", "SUPERLINK_NAMES": gateway(), "EXECUTOR_PRELOAD": "json"}
+    with start_fleet("containers", folder, **settings) as fleet:
+        yield fleet
 
 
 def everything(bouquet: Bouquet) -> list[Container]:
@@ -233,7 +218,7 @@ for address in sys.argv[1:]:
 def test_a_neighbour_reaches_the_fleet_api_and_no_other(containers: Bouquet) -> None:
     one, other = containers.compose.ps(["supernode"])
     networks = other.network_settings.networks or {}
-    there = networks[f"{containers.environment['COMPOSE_PROJECT_NAME']}_fleet"].ip_address
+    there = networks[f"{containers.project}_fleet"].ip_address
     addresses = ["superlink:9091", "superlink:9092", "superlink:9093", f"{there}:9094"]
     answers = dict(line.split() for line in str(one.execute(["python", "-c", CONNECT, *addresses])).splitlines())
     assert answers == {
@@ -284,7 +269,7 @@ def test_a_second_up_leaves_every_container_and_key_as_it_was(containers: Bouque
 @pytest.fixture
 def elsewhere(containers: Bouquet) -> Iterator[str]:
     """A network that has nothing of the fleet's; what it is left with goes, too."""
-    name = f"{containers.environment['COMPOSE_PROJECT_NAME']}-elsewhere"
+    name = f"{containers.project}-elsewhere"
     client = DockerClient()
     client.network.create(name)
     try:
@@ -312,10 +297,11 @@ def test_a_node_in_a_container_of_another_network_joins_by_the_one_command_and_t
     (node,) = json.loads(inspect(f"{elsewhere}-node-2"))
     assert list(node["NetworkSettings"]["Networks"]) == [elsewhere]
     assert "PRIVATE KEY" not in json.dumps(node)
-    deadline = time.monotonic() + 2 * PATIENCE
-    while json.loads(inspect(node["Id"]))[0]["State"]["Health"]["Status"] != "healthy":
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_until(
+        lambda: json.loads(inspect(node["Id"]))[0]["State"]["Health"]["Status"] == "healthy",
+        "the node that joined is healthy",
+        2 * PATIENCE,
+    )
     run = containers("run", RUN_CONFIG="num-server-rounds=1 fraction-train=1.0")
     assert run.returncode == 0, run.stdout + run.stderr
     metrics = json.loads((containers.results / "latest" / "metrics.json").read_text())

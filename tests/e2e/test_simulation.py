@@ -1,4 +1,4 @@
-"""The app in Flower's own simulation: `flwr run . local`, ten virtual nodes, nothing of `deploy`."""
+"""The app in Flower's own simulation: `flwr run . local`, ten virtual nodes, without the package `bouquet`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.e2e.conftest import free_port
+from tests.e2e.conftest import BIN, PROJECT, free_port, wait_until
 
-PROJECT = Path(__file__).parents[2]
 SAMPLE = PROJECT / "data" / "cifar10-sample"
-BIN = Path(sys.executable).parent
 NODES = 10
 START_SECONDS = 120
 RUN_SECONDS = 600  # takes half a minute on an idle machine
@@ -28,10 +24,10 @@ RUN_SECONDS = 600  # takes half a minute on an idle machine
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A local SuperLink of the test's own, and the environment that makes `flwr run . local` find it.
+    """The test's own local SuperLink, and the environment that makes `flwr run . local` find it.
 
     `flwr run . local` starts one by itself where none answers, but leaves it running, and it would install the
-    app's dependencies anew for every run.
+    app's dependencies again for every run.
     """
     port = str(free_port())
     environment = os.environ | {
@@ -65,39 +61,29 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def _wait_for(port: str, superlink: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    def listens() -> bool:
         assert superlink.poll() is None, f"the SuperLink ended:\n{log.read_text(errors='replace')}"
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", int(port))) == 0:
-                return
-        time.sleep(0.2)
-    pytest.fail(f"no SuperLink on port {port} within {START_SECONDS} s")
+            return probe.connect_ex(("127.0.0.1", int(port))) == 0
+
+    wait_until(listens, f"a SuperLink on port {port}", START_SECONDS)
 
 
 def _stop(superlink: subprocess.Popen[bytes]) -> None:
     """End the SuperLink and its descendants: some of them lead sessions of their own and outlive it."""
-    descendants = _descendants(superlink.pid)
+    descendants = psutil.Process(superlink.pid).children(recursive=True)
     superlink.terminate()
     try:
         superlink.wait(timeout=20)
     except subprocess.TimeoutExpired:
         superlink.kill()
         superlink.wait()
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        for pid in descendants:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, how)
-        time.sleep(1)
-
-
-def _descendants(root: int) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
-    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listed.splitlines())}
-    found = [root]
-    for pid in found:  # grows as it goes
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found[1:]
+    for process in descendants:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(descendants, timeout=1)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _flwr(environment: dict[str, str], *arguments: str) -> str:

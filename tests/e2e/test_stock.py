@@ -1,12 +1,9 @@
-"""Beside stock Flower: its SuperNode joins our SuperLink and ours its, and both executors train the same weights."""
+"""Compatibility with stock Flower: its SuperNode joins our SuperLink and ours joins its, and both executors agree."""
 
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,10 +13,8 @@ import numpy as np
 import pytest
 from pyarrow import parquet  # type: ignore[import-untyped]
 
-from tests.e2e.conftest import PROJECT, Bouquet, free_port
+from tests.e2e.conftest import APPS, BIN, PROJECT, StartFleet, free_port, printed_json, wait_until
 
-BIN = Path(sys.executable).parent
-NOOP = PROJECT / "tests" / "apps" / "noop"
 SAMPLE = PROJECT / "data" / "cifar10-sample"
 START_SECONDS = 120
 
@@ -31,7 +26,6 @@ def started(folder: Path, command: list[str], **settings: str) -> Iterator[Path]
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(PROJECT),
         "FLWR_HOME": str(folder / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -58,10 +52,7 @@ def started(folder: Path, command: list[str], **settings: str) -> Iterator[Path]
 
 
 def wait_for(log: Path, text: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while text not in log.read_text(errors="replace"):
-        assert time.monotonic() < deadline, f"{log.name} never said: {text}"
-        time.sleep(0.1)
+    wait_until(lambda: text in log.read_text(errors="replace"), f"{text!r} in {log.name}", START_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +62,7 @@ def test_stock_flower_and_ours_work_together(superlink: str, supernode: str, tmp
     fleet_port, control_port = free_port(), free_port()
     fleet, control = f"127.0.0.1:{fleet_port}", f"127.0.0.1:{control_port}"
     superlinks = {
-        "ours": [sys.executable, "-m", "bouquet.superlink"],
+        "ours": [sys.executable, "-P", "-m", "bouquet.superlink"],
         "stock": [
             *(str(BIN / "flower-superlink"), "--insecure", "--disable-runtime-dependency-installation"),
             *("--fleet-api-address", fleet, "--control-api-address", control),
@@ -79,7 +70,7 @@ def test_stock_flower_and_ours_work_together(superlink: str, supernode: str, tmp
         ],
     }
     supernodes = {
-        "ours": [sys.executable, "-m", "bouquet.node"],
+        "ours": [sys.executable, "-P", "-m", "bouquet.node"],
         "stock": [
             *(str(BIN / "flower-supernode"), "--insecure", "--superlink", fleet),
             *("--clientappio-api-address", "127.0.0.1:0"),
@@ -99,18 +90,17 @@ def test_stock_flower_and_ours_work_together(superlink: str, supernode: str, tmp
         log = processes.enter_context(started(tmp_path, supernodes[supernode], ROLE="supernode", **addresses))
         wait_for(log, "SuperNode ID")
         run = subprocess.run(
-            [str(BIN / "flwr"), "run", str(NOOP), "mixed", "--stream", "--run-config", "nodes=1 trips=2"],
+            [str(BIN / "flwr"), "run", str(APPS / "noop"), "mixed", "--stream", "--run-config", "nodes=1 trips=2"],
             env={**os.environ, "FLWR_HOME": str(tmp_path / "flwr")},
             capture_output=True,
             text=True,
             timeout=300,
         )
-    match = re.search(r"noop (\{.*\})", run.stdout)
-    assert match is not None, run.stdout + run.stderr
-    assert json.loads(match[1])["one"]["nodes"] == 1
+    (figures,) = printed_json("noop", run.stdout)
+    assert figures["one"]["nodes"] == 1
 
 
-def test_the_warm_and_the_stock_executor_train_the_same_weights(tmp_path: Path) -> None:
+def test_the_warm_and_the_stock_executor_train_the_same_weights(start_fleet: StartFleet, tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     (dataset / "plain_text").mkdir(parents=True)
     (dataset / "README.md").write_text((SAMPLE / "README.md").read_text())
@@ -122,12 +112,9 @@ def test_the_warm_and_the_stock_executor_train_the_same_weights(tmp_path: Path) 
         folder = tmp_path / executor
         folder.mkdir()
         settings = {"EXECUTOR": executor, "SUPERNODES": "2", "EXECUTOR_PRELOAD": "json", "DATASET": str(dataset)}
-        fleet = Bouquet("processes", folder, settings)
-        try:
+        with start_fleet("processes", folder, up=False, **settings) as fleet:
             run = fleet("run", RUN_CONFIG="num-server-rounds=1 fraction-train=1.0")
             assert run.returncode == 0, run.stdout + run.stderr
-        finally:
-            fleet.tear_down()
         weights[executor] = keras.models.load_model(fleet.results / "latest" / "final_model.keras").get_weights()
     for warm, stock in zip(weights["warm"], weights["stock"], strict=True):
         np.testing.assert_allclose(warm, stock, atol=1e-5)
