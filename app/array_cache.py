@@ -1,7 +1,7 @@
-"""A cache of arrays on disk that processes share: a folder per entry, made complete and then renamed into place.
+"""An on-disk cache of arrays, shared by processes: one folder per entry, completed first and then renamed into place.
 
-An entry's name is the hash of its key. Its manifest holds the key and each file's size and checksum, and only
-an entry whose manifest matches is read, so a torn or foreign file counts as a miss and is made anew.
+An entry's name is the hash of its key. Its manifest holds the key and the size and checksum of each file. An entry is
+read only if its manifest matches, so a truncated or foreign file counts as a miss and the entry is recreated.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ Arrays = dict[str, NDArray[np.uint8]]
 Key = tuple[object, ...]
 
 FORMAT = 1
-"""Version of what an entry holds: raise it whenever the arrays of the same key would change."""
+"""Version of the contents of an entry: increase it when the arrays for the same key change."""
 
 
 def load_or_make(folder: str | Path, key: Key, make: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays cached under `key`, mapped into memory; make and keep them where there are none.
+    """Return the arrays cached under `key`, memory-mapped; on a miss, the arrays that `make` returns.
 
-    A cache that cannot be written is no reason to fail: the arrays are returned all the same.
+    Args:
+        folder: The cache.
+        key: All values that the arrays depend on.
+        make: Makes the arrays on a miss. They are then stored; if the cache is not writable, a warning is logged.
     """
-    entry = Path(folder) / hashlib.sha256(_described(key).encode()).hexdigest()[:32]
+    entry = Path(folder) / hashlib.sha256(_serialize(key).encode()).hexdigest()[:32]
     cached = _load(entry, key)
     if cached is not None:
         return cached
@@ -39,14 +42,14 @@ def load_or_make(folder: str | Path, key: Key, make: Callable[[], Arrays]) -> Ar
     try:
         _store(entry, key, arrays)
     except OSError as error:
-        log(WARNING, "BOUQUET_CACHE_DIR=%s: cannot be written, going on without (%s)", folder, error)
+        log(WARNING, "BOUQUET_CACHE_DIR=%s: cannot be written, continuing without the cache (%s)", folder, error)
     return arrays
 
 
 def _load(entry: Path, key: Key) -> Arrays | None:
     try:
         manifest = json.loads((entry / "manifest.json").read_text())
-        if manifest["key"] != _described(key):
+        if manifest["key"] != _serialize(key):
             return None
         arrays = {}
         for name, (size, checksum) in manifest["files"].items():
@@ -55,7 +58,7 @@ def _load(entry: Path, key: Key) -> Arrays | None:
                 return None
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # not there, or not ours
+        return None  # no entry, or not a valid one
     return arrays
 
 
@@ -69,11 +72,11 @@ def _store(entry: Path, key: Key, arrays: Arrays) -> None:
             file = making / f"{name}.npy"
             np.save(file, array, allow_pickle=False)
             files[name] = (file.stat().st_size, _checksum(file))
-        manifest = {"key": _described(key), "files": files}
+        manifest = {"key": _serialize(key), "files": files}
         (making / "manifest.json").write_text(json.dumps(manifest, indent=1))
         try:
             making.rename(entry)
-        except OSError:  # an entry is there: a torn one, or one that another process has just made
+        except OSError:  # an entry exists: an invalid one, or one that another process has just stored
             if _load(entry, key) is None:
                 shutil.rmtree(entry, ignore_errors=True)
                 making.rename(entry)
@@ -83,5 +86,5 @@ def _checksum(file: Path) -> int:
     return zlib.crc32(file.read_bytes())
 
 
-def _described(key: Key) -> str:
+def _serialize(key: Key) -> str:
     return json.dumps([FORMAT, *key])

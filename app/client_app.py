@@ -1,4 +1,4 @@
-"""What a node does with the messages it gets: train, evaluate, and say what it holds."""
+"""The ClientApp: how a node answers train, evaluate and query messages."""
 
 from logging import INFO
 
@@ -16,7 +16,7 @@ app = ClientApp(mods=[name_errors])
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train the global model on this node's train images, and reply with the new weights."""
+    """Reply with the weights of the global model after training on this node's train images."""
     config, node = RunConfig.parse(context.run_config), Node.parse(context.node_config)
     images = node.partition(message, config).train
     server_round = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
@@ -41,7 +41,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Evaluate the global model on this node's test images, which no training sees."""
+    """Reply with the global model's scores on this node's test images, which are never trained on."""
     config, node = RunConfig.parse(context.run_config), Node.parse(context.node_config)
     images = node.partition(message, config).test
     scores = learner().evaluate(
@@ -51,18 +51,18 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(RecordDict({"metrics": metrics, "node": node.record()}), reply_to=message)
 
 
-@app.query("place")
-def place(message: Message, context: Context) -> Message:
-    """Say which partition this node holds, without opening it."""
+@app.query("partition_id")
+def partition_id(message: Message, context: Context) -> Message:
+    """Reply with this node's partition-id, without loading the partition."""
     return Message(RecordDict({"node": Node.parse(context.node_config).record()}), reply_to=message)
 
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Say what this node holds: its partition, how many images of each class, and what it computes with."""
+    """Reply with a description of this node: its partition, its images of each class, and what it computes with."""
     config, node = RunConfig.parse(context.run_config), Node.parse(context.node_config)
     partition = node.partition(message, config)
-    holds = ConfigRecord(
+    description = ConfigRecord(
         {
             "partition-id": node.partition_id,
             "num-partitions": node.num_partitions,
@@ -72,4 +72,4 @@ def query(message: Message, context: Context) -> Message:
             "device": device(),
         }
     )
-    return Message(RecordDict({"node": holds}), reply_to=message)
+    return Message(RecordDict({"node": description}), reply_to=message)

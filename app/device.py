@@ -1,7 +1,8 @@
-"""What TensorFlow computes on: the GPU that this node was given, within its limit, or the CPU.
+"""The device TensorFlow computes on: the GPU assigned to this node, within its memory limit, or the CPU.
 
-Whoever starts the node says so by two variables beside CUDA_VISIBLE_DEVICES: ``BOUQUET_GPU`` names the GPU, and
-``BOUQUET_GPU_MEMORY_MIB`` is what TensorFlow may allocate of it in each process. Neither set: TensorFlow's own choice.
+Two environment variables set it, besides ``CUDA_VISIBLE_DEVICES``: ``BOUQUET_GPU`` names the assigned GPU, and
+``BOUQUET_GPU_MEMORY_MIB`` is how much of its memory each process may allocate, in MiB. If neither is set, TensorFlow
+chooses the device.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 from flwr.common.logger import log
 
-from app.errors import SettingError
+from app.exceptions import SettingError
 
 GPU = "BOUQUET_GPU"
 LIMIT = "BOUQUET_GPU_MEMORY_MIB"
@@ -23,10 +24,10 @@ LIMIT = "BOUQUET_GPU_MEMORY_MIB"
 
 @cache
 def device() -> str:
-    """Keep this process within its limit, and return what it computes on; call it before TensorFlow's first operation.
+    """Return the name of the device, and apply its memory limit; call this before TensorFlow's first operation.
 
     Raises:
-        SettingError: The node was given a GPU that TensorFlow does not see, or the limit is no number.
+        SettingError: TensorFlow does not see the assigned GPU, or the memory limit is not a whole number of at least 1.
     """
     name = prepare(tf.config, os.environ)
     log(INFO, "Computing on %s", name)
@@ -34,22 +35,30 @@ def device() -> str:
 
 
 def prepare(config: Any, environ: Mapping[str, str]) -> str:
-    """Do what `device` does, on a given `tf.config`."""
-    given, limit = environ.get(GPU, ""), environ.get(LIMIT, "")
+    """Return the name of the device, and apply its memory limit through `config`.
+
+    Args:
+        config: TensorFlow's `tf.config`.
+        environ: The environment.
+
+    Raises:
+        SettingError: See `device`.
+    """
+    assigned, limit = environ.get(GPU, ""), environ.get(LIMIT, "")
     gpus = config.list_physical_devices("GPU")
     if not gpus:
-        if given:
-            problem = "this node was given a GPU that TensorFlow does not see"
-            raise SettingError(GPU, given, problem, "build with TENSORFLOW=cuda, or compute on the CPU: GPUS=none")
+        if assigned:
+            problem = "TensorFlow does not see the GPU assigned to this node"
+            raise SettingError(GPU, assigned, problem, "build with TENSORFLOW=cuda, or compute on the CPU: GPUS=none")
         return "CPU"
     name = str(config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
-    if given and name not in given:
-        name = f"{name}, {given}"
-    elif given:
-        name = given
+    if assigned and name not in assigned:
+        name = f"{name}, {assigned}"
+    elif assigned:
+        name = assigned
     if not limit:
         return name
     if not limit.isascii() or not limit.isdigit() or int(limit) < 1:
-        raise SettingError(LIMIT, limit, "must be a whole number of MiB over 0", f"give e.g. {LIMIT}=2048")
+        raise SettingError(LIMIT, limit, "must be a whole number of MiB, at least 1", f"give e.g. {LIMIT}=2048")
     config.set_logical_device_configuration(gpus[0], [config.LogicalDeviceConfiguration(memory_limit=int(limit))])
     return f"{name}, at most {limit} MiB"

@@ -1,65 +1,109 @@
-"""The fleet as the ServerApp sees it: how many SuperNodes there should be, and waiting for them."""
+"""The fleet as the ServerApp sees it: its configured size, and waiting until enough SuperNodes are online."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from logging import INFO
 from pathlib import Path
 
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from app.errors import FleetError, SettingError
+from app.exceptions import FleetError, SettingError
 
-SETTING = "BOUQUET_SUPERNODES"
+SIZE_SETTING = "BOUQUET_SUPERNODES"
 FILE_SETTING = "BOUQUET_SIZE_FILE"
-LEAST = 2  # what Flower's own strategies wait for, where nobody says how large the fleet is
-_POLL_SECONDS = 0.25
+MIN_NODES = 2
+"""Number of SuperNodes to wait for if no size is configured; Flower's own strategies wait for as many."""
+POLL_SECONDS = 0.25
 
 
-def told_size(environ: Mapping[str, str] = os.environ) -> int | None:
-    """Return how many SuperNodes the fleet has been told to have; None where nobody says.
+def configured_size(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Return the number of SuperNodes that the fleet is configured to have; None if no size is configured.
 
-    A fleet whose size changes has it in a file (``BOUQUET_SIZE_FILE``), another in ``BOUQUET_SUPERNODES``.
+    A Bouquet fleet has its size in a file, because it can change while the fleet runs. Elsewhere, as in Flower's
+    simulation, ``BOUQUET_SUPERNODES`` can give it.
+
+    Args:
+        environ: The environment: ``BOUQUET_SIZE_FILE`` (the path of the file) or ``BOUQUET_SUPERNODES`` (the number).
+            If both are set, the file is used.
 
     Raises:
-        SettingError: It is no whole number over 0, or the file is not there.
+        SettingError: The size is not a whole number of at least 1, or the file cannot be read.
     """
-    setting, value = SETTING, environ.get(SETTING, "").strip()
     if file := environ.get(FILE_SETTING, "").strip():
-        setting = FILE_SETTING
+        hint = "write the number of SuperNodes into it: SUPERNODES=10 make up"
         try:
-            value = Path(file).read_text(encoding="utf-8").strip()
+            text = Path(file).read_text(encoding="utf-8").strip()
         except OSError as error:
-            mend = "write the number of SuperNodes into it, as `docker compose up -d setup` does"
-            raise SettingError(FILE_SETTING, file, f"cannot be read ({error.strerror})", mend) from error
-    elif not value:
+            raise SettingError(FILE_SETTING, file, f"cannot be read ({error.strerror})", hint) from error
+        size = _parse_size(text)
+        if size is None:
+            problem = f"must contain a whole number of at least 1, not {text!r}"
+            raise SettingError(FILE_SETTING, file, problem, hint)
+        return size
+    text = environ.get(SIZE_SETTING, "").strip()
+    if not text:
         return None
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise SettingError(setting, value, "must be a whole number of at least 1", f"give e.g. {SETTING}=10")
-    return int(value)
+    size = _parse_size(text)
+    if size is None:
+        raise SettingError(SIZE_SETTING, text, "must be a whole number of at least 1", f"give e.g. {SIZE_SETTING}=10")
+    return size
 
 
-def wait(grid: Grid, expected: int, deadline: float) -> list[int]:
-    """Wait until `expected` SuperNodes are online, at most `deadline` seconds; return the ids of all that are.
+def _parse_size(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and int(text) >= 1 else None
 
-    Without it, round 1 would sample from whoever came first: one of two, where five of ten were meant.
+
+def await_fleet(grid: Grid, expected: int, deadline: float, environ: Mapping[str, str] = os.environ) -> list[int]:
+    """Return the ids of all SuperNodes that are online, as soon as there are at least `expected`.
+
+    Without this wait, round 1 would sample from the first nodes to connect: one of two instead of five of ten.
+
+    Args:
+        grid: The fleet.
+        expected: The number of SuperNodes to wait for.
+        deadline: How long to wait, in seconds.
+        environ: The environment that gave the fleet's size; the error's hint depends on it.
 
     Raises:
-        FleetError: Fewer came in time.
+        FleetError: Fewer than `expected` SuperNodes are online after `deadline` seconds.
     """
-    began, told = time.monotonic(), -1
-    while len(node_ids := list(grid.get_node_ids())) < expected:
-        if time.monotonic() - began >= deadline:
-            raise FleetError(
-                f"fleet-deadline={deadline:g}: only {len(node_ids)} of {expected} SuperNodes came within that many "
-                "seconds; look at the log of those that are missing, give them longer with --run-config "
-                f'"fleet-deadline={2 * deadline:g}", or expect fewer with {SETTING}={max(len(node_ids), 1)}'
-            )
-        if len(node_ids) != told:
-            told = len(node_ids)
-            log(INFO, "Waiting for the fleet: %d of %d SuperNodes are online", told, expected)
-        time.sleep(_POLL_SECONDS)
+    logged = -1
+
+    def online() -> list[int]:
+        nonlocal logged
+        node_ids = list(grid.get_node_ids())
+        if len(node_ids) < expected and len(node_ids) != logged:
+            logged = len(node_ids)
+            log(INFO, "Waiting for the fleet: %d of %d SuperNodes are online", logged, expected)
+        return node_ids
+
+    node_ids = poll_nodes(online, expected, deadline)
+    if len(node_ids) < expected:
+        smaller = max(len(node_ids), 1)
+        resize = (
+            f"SUPERNODES={smaller} make up" if environ.get(FILE_SETTING, "").strip() else f"{SIZE_SETTING}={smaller}"
+        )
+        raise FleetError(
+            f"fleet-deadline={deadline:g}: only {len(node_ids)} of {expected} SuperNodes joined within that many "
+            "seconds; read the logs of the missing SuperNodes, wait longer with --run-config "
+            f'"fleet-deadline={2 * deadline:g}", or make the fleet smaller with {resize}'
+        )
+    return node_ids
+
+
+def poll_nodes(online: Callable[[], list[int]], minimum: int, deadline: float) -> list[int]:
+    """Return the first result of `online` that has at least `minimum` ids; after the deadline, its last result.
+
+    Args:
+        online: Called every `POLL_SECONDS`; returns node ids.
+        minimum: The number of node ids to wait for.
+        deadline: How long to wait, in seconds.
+    """
+    started = time.monotonic()
+    while len(node_ids := online()) < minimum and time.monotonic() - started < deadline:
+        time.sleep(POLL_SECONDS)
     return node_ids

@@ -1,8 +1,8 @@
 """The model: a small CNN for 32x32 images, compiled and traced once per process.
 
-A node gets a message per round and phase. Compiling Keras' model and tracing its graph for each of them would
-cost more than a second every time, so one compiled model serves them all, and `Learner` puts it back to what
-a fresh compile would give before each use.
+A node gets one message per round and phase. Compiling the Keras model and tracing its graph takes more than a second.
+One compiled model therefore serves all messages, and `Learner` resets it to the state of a fresh compile before each
+use.
 """
 
 from __future__ import annotations
@@ -21,23 +21,32 @@ from app.device import device
 
 Weights = list[NDArray[np.float32]]
 Images = NDArray[np.uint8]
-"""(n, 32, 32, 3), 0 to 255; the model takes them as float32 in [0, 1]."""
+"""Shape (n, 32, 32, 3), values 0 to 255; the model takes them as float32 in [0, 1]."""
 Labels = NDArray[np.uint8]
-"""(n,), 0 to 9."""
+"""Shape (n,), values 0 to 9."""
 
 TENSORFLOW_VERSION: str = tf.__version__
-EVALUATION_BATCH = 250  # images; evaluation has no optimizer step, so its batch size changes no result
+EVALUATION_BATCH = 250  # images; without an optimizer step, the batch size does not change the result
 
 
 class Scores(NamedTuple):
-    """Mean loss and accuracy over a set of images."""
+    """Mean loss and accuracy over a set of images.
+
+    Attributes:
+        loss: Mean loss.
+        accuracy: Fraction of images classified correctly.
+    """
 
     loss: float
     accuracy: float
 
 
 def build_model(learning_rate: float, seed: int) -> keras.Model:
-    """Build and compile the quickstart's CNN; the same seed gives the same initial weights.
+    """Return the CNN of Flower's TensorFlow quickstart, compiled; the same seed gives the same initial weights.
+
+    Args:
+        learning_rate: Adam's learning rate.
+        seed: Seed of the initial weights and of dropout.
 
     Returns:
         A model from (batch, 32, 32, 3) float32 images in [0, 1] to (batch, 10) probabilities.
@@ -60,29 +69,29 @@ def build_model(learning_rate: float, seed: int) -> keras.Model:
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    model.optimizer.build(model.trainable_variables)  # else a saved model lacks them, and Keras warns at its load
+    model.optimizer.build(model.trainable_variables)  # otherwise Keras warns when it loads the saved model
     return model
 
 
 class Learner:
-    """A compiled model that is reused: every call starts from the given weights and nothing else.
+    """A compiled model that can be reused: the result of a call depends only on its arguments.
 
-    An epoch is one TensorFlow graph: Keras' own `train_step` in a loop over shuffled batches. It does what
-    `Model.fit` does, without a return to Python and a hand-over of arrays at every step.
+    An epoch is one TensorFlow graph: Keras' own `train_step` in a loop over shuffled batches. It computes the same as
+    `Model.fit`, but does not return to Python and copy arrays at every step.
     """
 
     def __init__(self) -> None:
         self._model = build_model(learning_rate=0.001, seed=0)
         self._optimizer = self._model.optimizer
         self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
-        # Keras makes its metrics at the first step: made here, they do not cost the graphs a second trace.
+        # Keras creates its metrics at the first step; creating them here avoids tracing the graphs twice.
         self._model.test_step((tf.zeros((1, 32, 32, 3)), tf.zeros(1, tf.uint8)))
         self._dropouts = [layer for layer in self._model.layers if isinstance(layer, layers.Dropout)]
-        # Open sizes, so that partitions and batches of any size share one graph.
+        # Unspecified sizes, so that partitions and batches of any size share one graph.
         images = tf.TensorSpec((None, 32, 32, 3), tf.uint8)
         labels, order = tf.TensorSpec((None,), tf.uint8), tf.TensorSpec((None,), tf.int32)
         batch_size = tf.TensorSpec((), tf.int32)
-        # AutoGraph, which would rewrite Keras' code as it is traced, is a third of the time that tracing takes.
+        # AutoGraph would rewrite Keras' code during tracing, which takes a third of the tracing time.
         self._train_epoch = tf.function(
             self._run_epoch, input_signature=[images, labels, order, batch_size], autograph=False
         )
@@ -92,7 +101,7 @@ class Learner:
 
     @property
     def traces(self) -> tuple[int, int]:
-        """How often the graphs of training and of evaluation have been traced."""
+        """Number of times that the training graph and the evaluation graph have been traced."""
         return (
             self._train_epoch.experimental_get_tracing_count(),
             self._evaluate.experimental_get_tracing_count(),
@@ -109,19 +118,19 @@ class Learner:
         learning_rate: float,
         seed: list[int],
     ) -> tuple[Weights, list[Scores]]:
-        """Train from `weights` with a fresh Adam; the same arguments give the same result in any process.
+        """Return the weights after training with a fresh Adam; the same arguments give the same result in any process.
 
         Args:
-            weights: The model's weights, in Keras' order.
-            images: (n, 32, 32, 3).
-            labels: (n,).
-            epochs: Passes over the images.
+            weights: The initial weights, in Keras' order.
+            images: Images of shape (n, 32, 32, 3).
+            labels: Labels of shape (n,).
+            epochs: Number of passes over the images.
             batch_size: Images per step; the last batch of an epoch may be smaller.
-            learning_rate: Adam's.
-            seed: Numbers that seed shuffling and dropout.
+            learning_rate: Adam's learning rate.
+            seed: Seed of shuffling and dropout.
 
         Returns:
-            The new weights, and for each epoch the mean scores of its batches as they were trained on.
+            The new weights, and for each epoch the mean of the scores of its batches during training.
         """
         rng = np.random.default_rng(seed)
         self._reset(weights, learning_rate, dropout_seed=int(rng.integers(2**31)))
@@ -135,7 +144,13 @@ class Learner:
         return self._model.get_weights(), history
 
     def evaluate(self, weights: Weights, images: Images, labels: Labels) -> Scores:
-        """Return the mean loss and accuracy of `weights` on images (n, 32, 32, 3) with labels (n,)."""
+        """Return the mean loss and accuracy of `weights`.
+
+        Args:
+            weights: The weights, in Keras' order.
+            images: Images of shape (n, 32, 32, 3).
+            labels: Labels of shape (n,).
+        """
         self._model.set_weights(weights)
         self._model.reset_metrics()
         self._evaluate(tf.constant(images), tf.constant(labels), tf.constant(EVALUATION_BATCH))
@@ -172,13 +187,17 @@ class Learner:
 
 @cache
 def learner() -> Learner:
-    """Return this process's only `Learner`: batch size and learning rate are inputs of its graphs."""
-    device()  # before the first operation
+    """Return this process's `Learner`; one is enough, because batch size and learning rate are inputs of its graphs.
+
+    Raises:
+        SettingError: The node's GPU settings are wrong (see `app.device`).
+    """
+    device()  # must come before TensorFlow's first operation
     return Learner()
 
 
 def _in_batches(count: Any, step: Callable[[Any], Any]) -> None:
-    """Call `step`, which takes where a batch starts and returns where the next one does, up to `count`: in a graph."""
+    """Add a loop to the graph that calls `step` for each batch; it takes a batch's start and returns the next one's."""
     tf.while_loop(lambda start: start < count, lambda start: (step(start),), (tf.constant(0),), parallel_iterations=1)
 
 

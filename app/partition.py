@@ -1,7 +1,7 @@
-"""A node's share of the dataset: decoded once, split 80/20 by seed, the same in every process.
+"""A node's partition of the dataset: decoded once, split 80/20 by seed, the same in every process.
 
-Two caches make later messages and later processes cheap: one in this process, and one on disk under
-``BOUQUET_CACHE_DIR`` (`app.array_cache`). Both are keyed by all that a share depends on.
+Two caches speed up later messages and later processes: one in this process, and one on disk under
+``BOUQUET_CACHE_DIR`` (`app.array_cache`). The key of both has every value that the partition depends on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images (n, 32, 32, 3) and labels (n,), both uint8."""
+    """Images with their labels.
+
+    Attributes:
+        images: uint8 of shape (n, 32, 32, 3).
+        labels: uint8 of shape (n,).
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
@@ -37,7 +42,12 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Partition:
-    """A node's images, split into disjoint train and test sets."""
+    """A node's images, split into disjoint train and test sets.
+
+    Attributes:
+        train: The images to train on.
+        test: The images to evaluate on.
+    """
 
     train: ImageSet
     test: ImageSet
@@ -47,7 +57,7 @@ class Partition:
         return len(self.train) + len(self.test)
 
     def label_counts(self) -> list[int]:
-        """Return how many images there are of each class."""
+        """Return the number of images of each class, in both sets together."""
         labels = np.concatenate([self.train.labels, self.test.labels])
         return [int(count) for count in np.bincount(labels, minlength=CLASSES)]
 
@@ -56,16 +66,22 @@ _in_process: dict[tuple[object, ...], Any] = {}
 
 
 def load_partition(source: Dataset, *, partition_id: int, num_partitions: int, seed: int) -> Partition:
-    """Return partition `partition_id` of `num_partitions` of the dataset's train split.
+    """Return one partition of the dataset's train split.
 
-    The partitions are those of flwr-datasets' `IidPartitioner`: a seeded shuffle, then equal pieces.
+    The partitions are those of flwr-datasets' `IidPartitioner`: a seeded shuffle, then pieces of equal size.
+
+    Args:
+        source: The dataset.
+        partition_id: The partition, from 0 to `num_partitions` - 1.
+        num_partitions: Number of partitions that the split is divided into.
+        seed: Seed of the shuffle and of the 80/20 split.
 
     Raises:
-        SettingError: The dataset cannot be read, or has too few images or other columns.
+        SettingError: The dataset cannot be read, has too few images, or lacks a column.
     """
     key = (source.fingerprint(), source.name, "iid", num_partitions, partition_id, seed)
     if key not in _in_process:
-        arrays = _through_disk(key, lambda: _read_partition(source, partition_id, num_partitions, seed))
+        arrays = _cached_on_disk(key, lambda: _read_partition(source, partition_id, num_partitions, seed))
         _in_process[key] = Partition(
             ImageSet(arrays["train_images"], arrays["train_labels"]),
             ImageSet(arrays["test_images"], arrays["test_labels"]),
@@ -75,22 +91,25 @@ def load_partition(source: Dataset, *, partition_id: int, num_partitions: int, s
 
 
 def load_test_split(source: Dataset) -> ImageSet:
-    """Return the dataset's own test split, which no node holds.
+    """Return the dataset's own test split, which is not part of any partition.
+
+    Args:
+        source: The dataset.
 
     Raises:
         SettingError: The dataset cannot be read, or has no test split.
     """
     key = (source.fingerprint(), source.name, "test split")
     if key not in _in_process:
-        arrays = _through_disk(key, lambda: _read_test_split(source))
+        arrays = _cached_on_disk(key, lambda: _read_test_split(source))
         _in_process[key] = ImageSet(arrays["images"], arrays["labels"])
     images: ImageSet = _in_process[key]
     return images
 
 
-def _through_disk(key: tuple[object, ...], read: Any) -> array_cache.Arrays:
+def _cached_on_disk(key: tuple[object, ...], read: Any) -> array_cache.Arrays:
     folder = os.environ.get("BOUQUET_CACHE_DIR")
-    if not folder or not key[0]:  # without a fingerprint a change of the data would go unnoticed
+    if not folder or not key[0]:  # without a fingerprint, changed data would go unnoticed
         arrays: array_cache.Arrays = read()
         return arrays
     return array_cache.load_or_make(folder, key, read)
@@ -101,7 +120,7 @@ def _read_partition(source: Dataset, partition_id: int, num_partitions: int, see
     partition = federated.load_partition(partition_id)
     decoded = _decode(source, partition)
     order = np.random.default_rng([seed, partition_id]).permutation(len(decoded))
-    # At least one image on each side, however small the partition.
+    # At least one image in each set, even of the smallest partition.
     cut = min(max(round(len(decoded) * (1 - TEST_FRACTION)), 1), len(decoded) - 1)
     train, test = order[:cut], order[cut:]
     return {
@@ -122,13 +141,13 @@ def _read_test_split(source: Dataset) -> array_cache.Arrays:
 def _federated_dataset(
     source: Dataset, _fingerprint: str, num_partitions: int, seed: int, test_split: bool = False
 ) -> Any:
-    """Open the dataset with flwr-datasets, whose import takes seconds that a filled cache saves."""
+    """Return the opened dataset; flwr-datasets is imported here because it takes seconds, which a cache hit saves."""
     from flwr_datasets import FederatedDataset  # noqa: PLC0415
     from flwr_datasets.partitioner import IidPartitioner  # noqa: PLC0415
 
     name, options = source.name, dict[str, Any](revision=source.revision or None)
     if source.folder is not None:
-        # By its files: named by its folder, `datasets` would go on with a cached copy after the files change.
+        # Named by its files: if it were named by its folder, `datasets` would use a cached copy after the files change.
         splits = ["train", "test"] if test_split else ["train"]
         name, options = "parquet", {"data_files": {split: [*map(str, source.files(split))] for split in splits}}
     partitioner = IidPartitioner(num_partitions=num_partitions)
@@ -143,7 +162,7 @@ def _federated_dataset(
 
 
 def _decode(source: Dataset, rows: Any) -> ImageSet:
-    """Decode the images of a `datasets.Dataset` with Pillow, a third of the time of doing it through the rows."""
+    """Return the decoded rows of a `datasets.Dataset`; Pillow needs a third of the time of `datasets`' decoder."""
     from datasets import Image  # noqa: PLC0415
     from PIL import Image as Pillow  # noqa: PLC0415
 
@@ -152,9 +171,9 @@ def _decode(source: Dataset, rows: Any) -> ImageSet:
     for index, cell in enumerate(encoded["img"]):
         with Pillow.open(io.BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as image:
             if image.size != IMAGE_SIZE:
-                raise source.problem(f"image {index} is {image.width}x{image.height}, the model takes 32x32")
+                raise source.problem(f"image {index} is {image.width}x{image.height}, but the model takes 32x32")
             images[index] = np.asarray(image.convert("RGB"))
     labels = np.asarray(encoded["label"], np.int64)
     if len(labels) and (labels.min() < 0 or labels.max() >= CLASSES):
-        raise source.problem(f"has labels from {labels.min()} to {labels.max()}, the model knows 0 to 9")
+        raise source.problem(f"has labels from {labels.min()} to {labels.max()}, but the model has classes 0 to 9")
     return ImageSet(images, labels.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""A run's history as a picture: accuracy and loss by round."""
+"""The plot of a run: accuracy and loss by round."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ _LINES = {
 
 
 def plot_history(rounds: Sequence[Round], file: Path) -> None:
-    """Draw accuracy and loss by round into a PNG.
+    """Write a PNG that shows accuracy and loss by round.
+
+    Args:
+        rounds: The run's rounds.
+        file: Path of the PNG.
 
     Raises:
         OSError: The file cannot be written.
@@ -50,7 +54,7 @@ def plot_history(rounds: Sequence[Round], file: Path) -> None:
 
 
 def _draw(axes: Any, rounds: Sequence[Round], quantity: str, keys: dict[str, str]) -> None:
-    """Draw one panel; behind the evaluation's line, a band from the worst to the best node."""
+    """Draw one panel: a line for each source, and a band from the worst to the best node's evaluation."""
     lines: dict[str, list[tuple[int, float]]] = {source: [] for source in _LINES}
     band = []
     for each in rounds:
@@ -64,7 +68,7 @@ def _draw(axes: Any, rounds: Sequence[Round], quantity: str, keys: dict[str, str
     if band:
         numbers, worst, best = zip(*band, strict=True)
         color = _LINES["evaluate"][1]
-        if len(band) == 1:  # an area needs two rounds
+        if len(band) == 1:  # an area needs two points
             numbers, worst, best = (numbers[0] - 0.05, numbers[0] + 0.05), worst * 2, best * 2
         axes.fill_between(numbers, worst, best, color=color, alpha=0.12, linewidth=0, label="evaluate, range of nodes")
     for source, points in lines.items():

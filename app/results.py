@@ -1,4 +1,4 @@
-"""What a run leaves: ``<results>/<run-id>/`` with the model, the metrics and a plot, and ``<results>/latest``."""
+"""A run's results: ``<results>/<run-id>/`` with the model, the metrics and a plot, and ``<results>/latest``."""
 
 from __future__ import annotations
 
@@ -10,78 +10,90 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.dataset import Dataset
-from app.errors import RunError, SettingError
-from app.roll import Roll
+from app.exceptions import RunError, SettingError
+from app.participants import Participants
 from app.strategy import Round
 
 SETTING = "BOUQUET_RESULTS_DIR"
 
 
 class Results:
-    """A run's folder of results, and what is to be said in its ``metrics.json``.
+    """A run's results folder, and the contents of its ``metrics.json``.
 
-    The folder is made, and tried with a first file, before training: a place that cannot be written must not
-    cost a run. Without ``BOUQUET_RESULTS_DIR`` it is made under the ServerApp's current directory; in Flower's
-    simulation that is where the local SuperLink was started, by the first `flwr run`.
+    The folder and a first ``metrics.json`` are written before training, so that a folder that is not writable fails the
+    run before any work is done. ``BOUQUET_RESULTS_DIR`` is the parent folder. The default is ``results`` in the
+    ServerApp's current directory. In Flower's simulation, that is the directory in which the first `flwr run` started
+    the local SuperLink.
+
+    Args:
+        run_id: The run's id.
+        run_config: The run-config as Flower passes it.
+        environ: The environment: ``BOUQUET_RESULTS_DIR``.
 
     Attributes:
-        dataset: The dataset that was chosen; None until it is.
-        roll: The SuperNodes that the run counts on; None until they have come.
+        dataset: The chosen dataset; None until it is chosen.
+        participants: The SuperNodes that take part; None until the fleet is complete.
         rounds: The rounds so far.
-        seconds: What the strategy took.
+        seconds: Duration of the strategy, in seconds.
 
     Raises:
-        SettingError: The folder cannot be made or written.
+        SettingError: The folder cannot be created or is not writable.
     """
 
     def __init__(self, run_id: int, run_config: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> None:
         self.run_id, self.run_config = run_id, dict(run_config)
         self.dataset: Dataset | None = None
-        self.roll: Roll | None = None
+        self.participants: Participants | None = None
         self.rounds: list[Round] = []
         self.seconds = 0.0
         self.root = Path(environ.get(SETTING) or "results").absolute()
         self.folder = self.root / str(run_id)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write("metrics.json", lambda file: file.write_text(self._metrics("failed", "the run was cut off")))
-            self._point_latest()
+            self._write(
+                "metrics.json", lambda file: file.write_text(self._metrics("failed", "the run was interrupted"))
+            )
+            self._update_latest()
         except OSError as error:
-            mend = f"set {SETTING} to a folder that the user of the ServerApp can write"
-            raise SettingError(SETTING, self.root, f"cannot be written ({_why(error)})", mend) from error
+            hint = f"set {SETTING} to a folder that the ServerApp's user can write to"
+            raise SettingError(SETTING, self.root, f"cannot be written ({_reason(error)})", hint) from error
 
     def complete(self) -> None:
-        """Write ``metrics.json`` of a run that did what it was asked to."""
+        """Write ``metrics.json`` for a run that completed."""
         self.save("metrics.json", lambda file: file.write_text(self._metrics("completed", None)))
 
     def fail(self, error: Exception) -> None:
-        """Write ``metrics.json`` of a run that failed, with all that is known of it."""
+        """Write ``metrics.json`` for a run that failed, with the error and the rounds so far."""
         self.save("metrics.json", lambda file: file.write_text(self._metrics("failed", str(error))))
 
     def save(self, name: str, write: Callable[[Path], object]) -> None:
-        """Write a file under its name, complete or not at all.
+        """Write a file into the results folder, completely or not at all.
+
+        Args:
+            name: Name of the file.
+            write: Writes the file at the path that it is called with.
 
         Raises:
-            RunError: The disk is full, or the folder has become unwritable.
+            RunError: The disk is full, or the folder is not writable any more.
         """
         try:
             self._write(name, write)
         except OSError as error:
-            mend = f"make room, or set {SETTING} to another folder"
-            raise RunError(f"{self.folder / name}: cannot be written ({_why(error)}); {mend}") from error
+            hint = f"free some disk space, or set {SETTING} to another folder"
+            raise RunError(f"{self.folder / name}: cannot be written ({_reason(error)}); {hint}") from error
 
     def _metrics(self, status: Literal["completed", "failed"], error: str | None) -> str:
         dataset = self.dataset and {"name": self.dataset.name, "source": self.dataset.source}
         metrics = {
-            "run-id": str(self.run_id),  # 64 bits: more than a JSON number holds
+            "run-id": str(self.run_id),  # 64 bits: too large for a JSON number
             "status": status,
             "error": error,
             "versions": _versions(),
             "dataset": dataset,
             "run-config": self.run_config,
-            "num-supernodes": self.roll.at_start if self.roll else 0,
-            "num-partitions": self.roll.num_partitions if self.roll else None,
-            "fleet-changes": self.roll.changes if self.roll else [],
+            "num-supernodes": self.participants.at_start if self.participants else 0,
+            "num-partitions": self.participants.num_partitions if self.participants else None,
+            "fleet-changes": self.participants.changes if self.participants else [],
             "seconds": round(self.seconds, 3),
             "rounds": [each.as_json() for each in self.rounds],
         }
@@ -95,7 +107,7 @@ class Results:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _point_latest(self) -> None:
+    def _update_latest(self) -> None:
         link = self.root / f".latest-{self.run_id}"
         link.unlink(missing_ok=True)
         link.symlink_to(str(self.run_id))
@@ -103,7 +115,7 @@ class Results:
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of what makes the result; TensorFlow's CPU wheel goes by another name."""
+    """Return the versions of the installed packages; TensorFlow's CPU wheel is listed as ``tensorflow``."""
     found = {}
     for package in ["flwr", "tensorflow", "tensorflow-cpu", "keras"]:
         try:
@@ -113,5 +125,5 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _why(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return error.strerror or str(error)

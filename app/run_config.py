@@ -1,4 +1,4 @@
-"""The run-config, typed and checked: one field per key of ``[tool.flwr.app.config]``."""
+"""The run-config, typed and validated: one field for each key of ``[tool.flwr.app.config]``."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from app.errors import SettingError
+from app.exceptions import SettingError
 
 CentralEvaluation = Literal["off", "final", "every-round"]
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run was asked to do.
+    """A validated run-config.
 
     Attributes:
-        num_server_rounds: Rounds of federated averaging, at least 1.
-        local_epochs: Epochs a node trains in a round, at least 1.
+        num_server_rounds: Number of rounds, at least 1.
+        local_epochs: Number of epochs that a node trains in a round, at least 1.
         batch_size: Images per training step, at least 1.
         learning_rate: Adam's learning rate, over 0.
-        fraction_train: Part of the fleet that trains in a round, over 0 and at most 1.
-        verbose: Log every local epoch on the node.
-        dataset: A dataset on the hub, or a folder in its layout.
-        seed: Of the partitions, the 80/20 split, the initial weights, shuffling and dropout.
+        fraction_train: Fraction of the participants that train in a round, over 0 and at most 1.
+        verbose: Whether nodes log every local epoch.
+        dataset: A dataset on the hub, or a folder in the same layout.
+        seed: Seed of the partitions, the 80/20 split, the initial weights, shuffling and dropout.
         central_evaluation: When the ServerApp evaluates the global model on the dataset's test split.
-        fleet_deadline: Seconds that round 1 waits for the whole fleet.
-        round_deadline: Seconds after which a phase of a round goes on without the nodes still missing.
+        fleet_deadline: How long round 1 waits for the whole fleet, in seconds.
+        round_deadline: How long a phase of a round waits for replies, in seconds; the run continues without the rest.
     """
 
     num_server_rounds: int = 3
@@ -44,65 +44,68 @@ class RunConfig:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Check a run-config as Flower hands it over; keys that are left out have their defaults.
+        """Return the run-config with defaults for missing keys.
+
+        Args:
+            values: The run-config as Flower passes it.
 
         Raises:
             SettingError: A value has the wrong type or is out of range.
         """
-        take = _Taker(values)
+        read = _Reader(values)
         return cls(
-            num_server_rounds=take.integer("num-server-rounds", cls.num_server_rounds, least=1),
-            local_epochs=take.integer("local-epochs", cls.local_epochs, least=1),
-            batch_size=take.integer("batch-size", cls.batch_size, least=1),
-            learning_rate=take.positive("learning-rate", cls.learning_rate),
-            fraction_train=take.fraction("fraction-train", cls.fraction_train),
-            verbose=take.switch("verbose", cls.verbose),
-            dataset=take.text("dataset", cls.dataset),
-            seed=take.integer("seed", cls.seed, least=0, most=2**31 - 1),
+            num_server_rounds=read.integer("num-server-rounds", cls.num_server_rounds, minimum=1),
+            local_epochs=read.integer("local-epochs", cls.local_epochs, minimum=1),
+            batch_size=read.integer("batch-size", cls.batch_size, minimum=1),
+            learning_rate=read.positive("learning-rate", cls.learning_rate),
+            fraction_train=read.fraction("fraction-train", cls.fraction_train),
+            verbose=read.switch("verbose", cls.verbose),
+            dataset=read.text("dataset", cls.dataset),
+            seed=read.integer("seed", cls.seed, minimum=0, maximum=2**31 - 1),
             central_evaluation=cast(
                 CentralEvaluation,
-                take.choice("central-evaluation", cls.central_evaluation, get_args(CentralEvaluation)),
+                read.choice("central-evaluation", cls.central_evaluation, get_args(CentralEvaluation)),
             ),
-            fleet_deadline=take.positive("fleet-deadline", cls.fleet_deadline),
-            round_deadline=take.positive("round-deadline", cls.round_deadline),
+            fleet_deadline=read.positive("fleet-deadline", cls.fleet_deadline),
+            round_deadline=read.positive("round-deadline", cls.round_deadline),
         )
 
 
-class _Taker:
-    """Takes typed values out of a run-config; the default doubles as the example in the error."""
+class _Reader:
+    """Reads typed values from a run-config; an error gives the default as an example."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
 
-    def _take(self, key: str, default: Any, rule: str, holds: Callable[[Any], bool]) -> Any:
+    def _read(self, key: str, default: Any, rule: str, is_valid: Callable[[Any], bool]) -> Any:
         value = self.values.get(key, default)
-        if not holds(value):
+        if not is_valid(value):
             raise SettingError(key, value, f"must be {rule}", f'give e.g. --run-config "{_toml(key, default)}"')
         return value
 
-    def integer(self, key: str, default: int, *, least: int, most: float = math.inf) -> int:
-        rule = f"a whole number of at least {least}" + (f" and at most {most}" if most < math.inf else "")
-        return int(self._take(key, default, rule, lambda v: _is_integer(v) and least <= v <= most))
+    def integer(self, key: str, default: int, *, minimum: int, maximum: float = math.inf) -> int:
+        rule = f"a whole number of at least {minimum}" + (f" and at most {maximum}" if maximum < math.inf else "")
+        return int(self._read(key, default, rule, lambda v: _is_integer(v) and minimum <= v <= maximum))
 
     def positive(self, key: str, default: float) -> float:
-        return float(self._take(key, default, "a number over 0", lambda v: _is_number(v) and 0 < v < math.inf))
+        return float(self._read(key, default, "a number over 0", lambda v: _is_number(v) and 0 < v < math.inf))
 
     def fraction(self, key: str, default: float) -> float:
-        return float(self._take(key, default, "over 0 and at most 1", lambda v: _is_number(v) and 0 < v <= 1))
+        return float(self._read(key, default, "over 0 and at most 1", lambda v: _is_number(v) and 0 < v <= 1))
 
     def switch(self, key: str, default: bool) -> bool:
-        return bool(self._take(key, default, "true or false", lambda v: isinstance(v, bool)))
+        return bool(self._read(key, default, "true or false", lambda v: isinstance(v, bool)))
 
     def text(self, key: str, default: str) -> str:
-        return str(self._take(key, default, "a text", lambda v: isinstance(v, str) and v.strip() != ""))
+        return str(self._read(key, default, "a non-empty string", lambda v: isinstance(v, str) and v.strip() != ""))
 
     def choice(self, key: str, default: str, choices: tuple[str, ...]) -> str:
         rule = "one of " + ", ".join(choices)
-        return str(self._take(key, default, rule, lambda v: isinstance(v, str) and v in choices))
+        return str(self._read(key, default, rule, lambda v: isinstance(v, str) and v in choices))
 
 
 def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)  # True is an int to Python
+    return isinstance(value, int) and not isinstance(value, bool)  # bool is a subclass of int
 
 
 def _is_number(value: object) -> bool:

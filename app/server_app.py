@@ -1,4 +1,4 @@
-"""A run, from its run-config to its results: the ServerApp."""
+"""The ServerApp: one run, from its run-config to its results."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from app import dataset, fleet
-from app.errors import RunError
+from app.exceptions import RunError
+from app.participants import Participants
 from app.results import Results
-from app.roll import Roll
 from app.run_config import RunConfig
 from app.strategy import RecordedFedAvg
 
@@ -21,9 +21,9 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Check the settings, train, and leave results, also of a run that fails."""
+    """Check the settings, train, and write results, also for a run that fails."""
     config = RunConfig.parse(context.run_config)
-    size = fleet.told_size()
+    size = fleet.configured_size()
     results = Results(context.run_id, context.run_config)
     try:
         run(grid, config, size, results)
@@ -31,8 +31,8 @@ def main(grid: Grid, context: Context) -> None:
     except Exception as error:
         try:
             results.fail(error)
-        except RunError as unwritable:
-            log(ERROR, "%s", unwritable)
+        except RunError as write_error:
+            log(ERROR, "%s", write_error)
         raise
 
 
@@ -41,25 +41,26 @@ def run(grid: Grid, config: RunConfig, size: int | None, results: Results) -> No
 
     Args:
         grid: The fleet.
-        config: What the run was asked to do.
-        size: How many SuperNodes the fleet is to have; None where nobody says.
-        results: Where to leave the files, and what to tell of the run so far.
+        config: The run-config.
+        size: The configured size of the fleet; None if no size is configured.
+        results: Gets the run's record as it grows, and writes the files.
 
     Raises:
-        AppError: One line that says what stopped the run.
+        AppError: The run failed; the message has the reason and the fix, or the nodes' errors.
     """
-    expected = size or fleet.LEAST
+    expected = size or fleet.MIN_NODES
     results.dataset = source = dataset.choose(config.dataset)
     log(INFO, "Dataset: %s", source)
     dataset.check(source, num_partitions=expected, test_split=config.central_evaluation != "off")
-    results.roll = roll = Roll(fleet.wait(grid, expected, config.fleet_deadline), size)
+    participants = Participants(fleet.await_fleet(grid, expected, config.fleet_deadline), size)
+    results.participants = participants
 
-    # Imported here and not above, so that all of the above is refused without waiting for Keras.
+    # Imported only now, so that the errors above come without the seconds that importing Keras takes.
     from app.model import build_model, learner  # noqa: PLC0415
     from app.partition import load_test_split  # noqa: PLC0415
 
     model = build_model(config.learning_rate, config.seed)
-    strategy = RecordedFedAvg(config.fraction_train, config.round_deadline, roll)
+    strategy = RecordedFedAvg(config.fraction_train, config.round_deadline, participants)
     results.rounds = strategy.rounds
     central_rounds = {
         "off": range(0),
@@ -75,29 +76,29 @@ def run(grid: Grid, config: RunConfig, size: int | None, results: Results) -> No
         strategy.rounds[-1].central = {"eval_loss": scores.loss, "eval_acc": scores.accuracy}
         return MetricRecord({"eval_loss": scores.loss, "eval_acc": scores.accuracy})
 
-    named: dict[str, str | int] = {"dataset": source.name, "dataset-revision": source.revision}
-    if roll.num_partitions is not None:  # the run keeps its partitions, whatever becomes of the fleet meanwhile
-        named["num-partitions"] = roll.num_partitions
-    began = time.monotonic()
+    message_config: dict[str, str | int] = {"dataset": source.name, "dataset-revision": source.revision}
+    if participants.num_partitions is not None:  # the run keeps its partitions while the fleet changes
+        message_config["num-partitions"] = participants.num_partitions
+    started = time.monotonic()
     try:
         final = strategy.start(
             grid=grid,
             initial_arrays=ArrayRecord(model.get_weights()),
             num_rounds=config.num_server_rounds,
             timeout=config.round_deadline,
-            train_config=ConfigRecord(dict(named)),
-            evaluate_config=ConfigRecord(dict(named)),
+            train_config=ConfigRecord(dict(message_config)),
+            evaluate_config=ConfigRecord(dict(message_config)),
             evaluate_fn=evaluate_centrally if central_rounds else None,
         )
     except Exception:
         if strategy.arrays is not None:
             model.set_weights(strategy.arrays.to_numpy_ndarrays())
-            results.save("last_model.keras", model.save)  # of the last round that made one
+            results.save("last_model.keras", model.save)  # from the last round that was aggregated
         raise
     finally:
-        results.seconds = time.monotonic() - began
+        results.seconds = time.monotonic() - started
 
-    from app.plot import plot_history  # noqa: PLC0415  # matplotlib takes a second that a failed run need not wait
+    from app.plot import plot_history  # noqa: PLC0415  # importing matplotlib takes a second
 
     model.set_weights(final.arrays.to_numpy_ndarrays())
     results.save("final_model.keras", model.save)

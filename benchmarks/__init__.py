@@ -1,1 +1,1 @@
-"""`make bench`: what a run costs on this fleet, beside its arithmetic, stock Flower and Flower's simulation."""
+"""`make bench`: the cost of a run on this fleet, compared with its arithmetic, stock Flower and Flower's simulation."""

@@ -1,43 +1,40 @@
-"""What a piece of work costs this machine: CPU seconds and memory, of everything that runs on it.
+"""The cost of a piece of work: CPU time and memory of the whole machine.
 
-The same two figures for one process, eleven containers or a simulation, Docker's own share included; so nothing
-else should run meanwhile. Sources: `/proc/stat` (all but idle and iowait) and `/proc/meminfo` (`MemAvailable`).
+Both values cover one process, eleven containers or a simulation alike, Docker's own share included. Nothing else should
+run during a measurement.
 """
 
-import os
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 SAMPLE_SECONDS = 0.5
 
 
 def cpu_seconds() -> float:
-    """Return the CPU seconds that this machine has spent since it started."""
-    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
-    del steal  # taken by others
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU time that this machine has spent since it started, in seconds; without idle, iowait and steal."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
 def available() -> int:
-    """Return the bytes of memory that could be had without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo has no MemAvailable")
+    """Return the memory that is available without swapping, in bytes."""
+    return int(psutil.virtual_memory().available)
 
 
 @dataclass
 class Cost:
-    """A block of work, measured: `with Cost(baseline) as cost: ...`.
+    """The cost of a block of code: `with Cost(baseline) as cost: ...`.
 
-    Parameters
-    ----------
-    baseline : int
-        Bytes available before anything of the kind ran: memory counts from there.
+    Attributes:
+        baseline: Memory available before the first measurement, in bytes; `memory` is relative to it.
+        wall: Duration of the block, in seconds.
+        cpu: CPU time of the whole machine during the block, in seconds.
+        memory: Peak memory over the baseline during the block, in bytes.
     """
 
     baseline: int

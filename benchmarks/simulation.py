@@ -1,4 +1,4 @@
-"""Flower's simulation of the same app: a SuperLink of the benchmark's own, ten virtual nodes."""
+"""Flower's simulation of the same app, on a SuperLink that the benchmark starts."""
 
 import os
 import signal
@@ -9,14 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.flwr import flwr, free_port, wait_for_port
+from benchmarks.flwr_command import free_port, run_flwr, wait_for_port
 
 BIN = Path(sys.executable).parent
 
 
 @contextmanager
 def simulation(folder: Path, supernodes: int, dataset: Path) -> Iterator[dict[str, str]]:
-    """Start a SuperLink for simulations; yield the environment in which `flwr run . local` finds it."""
+    """Start a SuperLink for simulations; yield the environment in which `flwr run . local` reaches it.
+
+    Args:
+        folder: Folder for everything that the simulation writes.
+        supernodes: Number of virtual nodes.
+        dataset: The dataset.
+    """
     port = free_port()
     environment = os.environ | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -38,10 +44,10 @@ def simulation(folder: Path, supernodes: int, dataset: Path) -> Iterator[dict[st
     try:
         wait_for_port(port)
         nodes = str(supernodes)
-        flwr(environment, "federation", "simulation-config", "@none/default", "local", "--num-supernodes", nodes)
+        run_flwr(environment, "federation", "simulation-config", "@none/default", "local", "--num-supernodes", nodes)
         yield environment
     finally:
         with suppress(ProcessLookupError):
             os.killpg(superlink.pid, signal.SIGTERM)
         superlink.wait(30)
-        time.sleep(2)  # Ray's processes end after it
+        time.sleep(2)  # until Ray's processes have exited too

@@ -1,10 +1,10 @@
-"""Make the sample of CIFAR-10 that the repository ships, from a folder in the layout of `uoft-cs/cifar10`.
+"""Create the repository's sample of CIFAR-10 from a folder in the layout of `uoft-cs/cifar10`.
 
     python scripts/make_sample.py FOLDER [DESTINATION]
 
-The sample has 10,000 train and 2,000 test images, as many of each class, drawn and shuffled with a fixed seed.
-The images' bytes are those of the folder; schema and layout are the hub's, so that whatever reads
-`uoft-cs/cifar10` reads the sample. The same folder gives the same sample.
+The sample has 10,000 train and 2,000 test images, the same number of each class, drawn and shuffled with a fixed seed.
+Image bytes are copied unchanged, and schema and layout are the hub's, so code that reads `uoft-cs/cifar10` can read the
+sample. The same folder gives the same sample.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ where the hub does not answer; accuracies on it are lower than on the whole.
 
 
 def draw(split: Any, size: int) -> Any:
-    """Return `size` rows of a `datasets.Dataset`, as many of each class, in a seeded order."""
+    """Return `size` rows of a `datasets.Dataset`, the same number of each class, in a seeded order."""
     rng = np.random.default_rng(SEED)
     labels = np.asarray(split["label"])
     classes = np.unique(labels)
@@ -55,8 +55,8 @@ def draw(split: Any, size: int) -> Any:
 
 
 def main() -> None:
-    """Read the folder, and write the sample's parquet files and README."""
-    parser = argparse.ArgumentParser(description="Make the sample of CIFAR-10 that the repository ships.")
+    """Write the sample's parquet files and README."""
+    parser = argparse.ArgumentParser(description="Create the repository's sample of CIFAR-10.")
     parser.add_argument("folder", type=Path, help="CIFAR-10 in the layout of uoft-cs/cifar10")
     here = Path(__file__).resolve().parents[1]
     parser.add_argument("destination", type=Path, nargs="?", default=here / "data" / "cifar10-sample")

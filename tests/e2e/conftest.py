@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from bouquet.host.run import QUIET, STARTED
-from bouquet.polling import poll_until
 from python_on_whales import DockerClient
 from python_on_whales.components.compose.cli_wrapper import ComposeCLI
 from python_on_whales.exceptions import DockerException
+
+from bouquet.host.run import QUIET, STARTED
+from bouquet.polling import poll_until
 
 T = TypeVar("T")
 

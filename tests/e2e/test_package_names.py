@@ -27,13 +27,14 @@ def app_with_package(name: str, folder: Path) -> Path:
     shutil.copytree(APPS / TEMPLATE, app, ignore=shutil.ignore_patterns("__pycache__"))
     (app / TEMPLATE).rename(app / name)
     for file in (app / "pyproject.toml", *(app / name).glob("*.py")):
-        file.write_text(file.read_text().replace(f"{TEMPLATE}.", f"{name}."))
+        text = file.read_text().replace(f"{TEMPLATE}.", f"{name}.").replace("from .task", f"from {name}.task")
+        file.write_text(text)
     return app
 
 
 @pytest.mark.parametrize("name", ["deploy", "app", "tests", "benchmarks"])
 def test_an_app_may_call_its_package_as_it_likes(fleet: Bouquet, name: str, tmp_path: Path) -> None:
-    output = fleet.submit(app_with_package(name, tmp_path), "--stream", num_server_rounds=2)
+    output = fleet.submit(app_with_package(name, tmp_path), "--stream", num_server_rounds=2, nodes=2)
     assert fleet.runs()[run_id(output)]["status"] == "finished:completed", output
     (found,) = printed_json(TEMPLATE, output)
     assert found["weights"] == pytest.approx(found["central-weights"], rel=1e-9)

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from python_on_whales import Container, DockerClient
+
 from bouquet.contract.keys import fingerprint, key_path, make_key, public_key
 from bouquet.contract.tls_files import CA, SERVER_KEY
 from bouquet.oneshot.certificates import ensure
 from bouquet.settings.oneshot import CertificateSettings
-from python_on_whales import Container, DockerClient
-
 from tests.e2e.conftest import APPS, BIN, Bouquet, StartFleet, printed_json, wait_until
 
 PATIENCE = 120

@@ -1,4 +1,4 @@
-"""A tiny dataset in the layout of the hub's, and a fleet that is a function call away."""
+"""A tiny dataset in the hub's layout, and a clean environment for each test."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _write(file: Path, count: int, columns: dict[str, str], size: tuple[int, int
     cells = []
     for number in range(first, first + count):
         pixels = rng.integers(0, 256, (*size, 3), np.uint8)
-        pixels[0, 0] = [number % 256, number // 256, 7]  # each image tells which it is
+        pixels[0, 0] = [number % 256, number // 256, 7]  # identifies the image
         png = io.BytesIO()
         Image.fromarray(pixels).save(png, "png")
         cells.append({"bytes": png.getvalue(), "path": None})
@@ -52,7 +52,7 @@ def _write(file: Path, count: int, columns: dict[str, str], size: tuple[int, int
 
 @pytest.fixture(scope="session")
 def make_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeFolder:
-    """Return a function that makes a dataset folder of PNG images."""
+    """Return a function that creates a dataset folder of PNG images."""
 
     def make(
         train: int = 100,

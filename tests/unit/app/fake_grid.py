@@ -1,4 +1,4 @@
-"""A fleet in this process: a grid whose nodes are calls of the ClientApp, as Flower makes them."""
+"""A fleet in this process: a grid that calls the ClientApp directly for each message, as Flower would."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Answer = Callable[[Message, Context], Message | None]
 
 
 def prepared(message: Message) -> Message:
-    """Give a message the metadata that a SuperLink gives it."""
+    """Return the message with the metadata that a SuperLink adds."""
     message.metadata.__dict__.update(_run_id=1, _message_id=f"m{next(_message_ids)}", _src_node_id=1)
     return message
 
 
 class FakeGrid(Grid):
-    """Node `FIRST_NODE + k` holds partition k; `answer` is its ClientApp, and None from it is no reply in time."""
+    """Node `FIRST_NODE + k` holds partition k; `answer` is its ClientApp and returns None for no reply in time."""
 
     def __init__(self, answer: Answer, nodes: int, run_config: dict[str, Any], node_config: dict[str, Any]) -> None:
         self.answer = answer
@@ -49,7 +49,7 @@ class FakeGrid(Grid):
             prepared(message)
             try:
                 reply = self.answer(message, self.contexts[message.metadata.dst_node_id])
-            except Exception as error:  # as flwr's run_clientapp tells it
+            except Exception as error:  # as flwr's run_clientapp reports it
                 reply = Message(Error(code=0, reason=f"{type(error)}:<'{error}'>"), reply_to=message)
             if reply is not None:
                 replies.append(reply)
@@ -77,7 +77,7 @@ class FakeGrid(Grid):
         return [self._answers.pop(message_id) for message_id in message_ids if message_id in self._answers]
 
     def add(self, node_id: int, partition_id: int, num_partitions: int) -> None:
-        """Have one more node come."""
+        """Add a node that joins the fleet."""
         some = next(iter(self.contexts.values()))
         node_config = some.node_config | {"partition-id": partition_id, "num-partitions": num_partitions}
         self.contexts[node_id] = Context(1, node_id, node_config, RecordDict(), some.run_config)

@@ -25,7 +25,7 @@ def make() -> Maker:
     return Maker()
 
 
-def test_a_second_load_reads_what_the_first_made_by_memory_map(tmp_path: Path, make: Maker) -> None:
+def test_a_second_load_memory_maps_what_the_first_made(tmp_path: Path, make: Maker) -> None:
     array_cache.load_or_make(tmp_path, KEY, make)
     again = array_cache.load_or_make(tmp_path, KEY, make)
     assert make.calls == 1
@@ -33,7 +33,7 @@ def test_a_second_load_reads_what_the_first_made_by_memory_map(tmp_path: Path, m
     assert again["images"].tolist() == list(range(100))
 
 
-def test_every_part_of_the_key_counts(tmp_path: Path, make: Maker) -> None:
+def test_every_part_of_the_key_selects_the_entry(tmp_path: Path, make: Maker) -> None:
     array_cache.load_or_make(tmp_path, KEY, make)
     for position in range(len(KEY)):
         other = (*KEY[:position], "other", *KEY[position + 1 :])
@@ -42,15 +42,15 @@ def test_every_part_of_the_key_counts(tmp_path: Path, make: Maker) -> None:
 
 
 @pytest.mark.parametrize("file", ["images.npy", "labels.npy", "manifest.json"])
-def test_a_torn_file_is_never_read_and_is_made_anew(tmp_path: Path, make: Maker, file: str) -> None:
+def test_a_truncated_file_is_never_read_and_the_entry_is_recreated(tmp_path: Path, make: Maker, file: str) -> None:
     array_cache.load_or_make(tmp_path, KEY, make)
-    [torn] = tmp_path.glob(f"*/{file}")
-    torn.write_bytes(torn.read_bytes()[:-1])
+    [truncated] = tmp_path.glob(f"*/{file}")
+    truncated.write_bytes(truncated.read_bytes()[:-1])
     assert array_cache.load_or_make(tmp_path, KEY, make)["labels"][0] == 2
     assert array_cache.load_or_make(tmp_path, KEY, make)["labels"][0] == 2
 
 
-def test_a_changed_byte_is_noticed(tmp_path: Path, make: Maker) -> None:
+def test_an_entry_with_a_changed_byte_is_recreated(tmp_path: Path, make: Maker) -> None:
     array_cache.load_or_make(tmp_path, KEY, make)
     [file] = tmp_path.glob("*/images.npy")
     content = bytearray(file.read_bytes())
@@ -69,7 +69,7 @@ def test_a_foreign_entry_is_never_read(tmp_path: Path, make: Maker) -> None:
     assert array_cache.load_or_make(tmp_path, KEY, make)["labels"][0] == 3
 
 
-def test_nothing_unfinished_is_left_when_making_fails(tmp_path: Path) -> None:
+def test_nothing_is_stored_when_making_the_arrays_fails(tmp_path: Path) -> None:
     def fail() -> Arrays:
         raise ValueError("no data")
 
@@ -78,6 +78,6 @@ def test_nothing_unfinished_is_left_when_making_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_costs_speed_only(tmp_path: Path, make: Maker) -> None:
+def test_a_cache_that_cannot_be_written_does_not_fail_the_load(tmp_path: Path, make: Maker) -> None:
     (tmp_path / "file").write_text("in the way")
     assert array_cache.load_or_make(tmp_path / "file", KEY, make)["images"].size == 100

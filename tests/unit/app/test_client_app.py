@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from app import client_app
 from app.client_app import app
-from app.errors import NodeError
+from app.exceptions import NodeError
 from app.model import build_model
 
 from .fake_grid import prepared
@@ -39,7 +39,7 @@ def test_train_replies_with_weights_and_metrics(folder: Path) -> None:
     assert any(np.abs(new - old).max() > 0 for new, old in zip(after, before, strict=True))
 
 
-def test_the_same_message_trains_to_the_same_weights_and_another_round_does_not(folder: Path) -> None:
+def test_the_same_message_gives_the_same_weights_and_another_round_gives_others(folder: Path) -> None:
     def weights(server_round: int) -> list[Any]:
         return (
             app(message("train", folder, server_round), context()).content.array_records["arrays"].to_numpy_ndarrays()
@@ -50,7 +50,7 @@ def test_the_same_message_trains_to_the_same_weights_and_another_round_does_not(
     assert not all(np.array_equal(one, two) for one, two in zip(first, other, strict=True))
 
 
-def test_evaluate_replies_with_metrics_over_the_images_kept_back(folder: Path) -> None:
+def test_evaluate_replies_with_metrics_on_the_test_images(folder: Path) -> None:
     reply = app(message("evaluate", folder), context()).content
     assert reply["metrics"].keys() == {"eval_loss", "eval_acc", "num-examples"}
     assert reply["metrics"]["num-examples"] == 5
@@ -62,21 +62,21 @@ def test_every_reply_names_its_partition(folder: Path) -> None:
         assert app(message(kind, folder), context()).content["node"]["partition-id"] == 1
 
 
-def test_query_says_what_the_node_holds(folder: Path) -> None:
-    holds = app(message("query", folder), context()).content.config_records["node"]
-    assert holds["num-examples"] == 25
-    assert sum(holds["label-counts"]) == 25  # type: ignore[arg-type]
-    assert holds["tensorflow"]
-    assert holds["device"]
+def test_query_replies_with_a_description_of_the_node(folder: Path) -> None:
+    description = app(message("query", folder), context()).content.config_records["node"]
+    assert description["num-examples"] == 25
+    assert sum(description["label-counts"]) == 25  # type: ignore[arg-type]
+    assert description["tensorflow"]
+    assert description["device"]
 
 
-def test_a_nodes_own_dataset_wins_over_the_messages(folder: Path) -> None:
+def test_a_nodes_own_dataset_takes_precedence_over_the_messages(folder: Path) -> None:
     reply = app(message("evaluate", Path("/no/such")), context(dataset=str(folder)))
     assert reply.content["metrics"]["num-examples"] == 5
 
 
 @pytest.mark.parametrize(
-    ("node_config", "says"),
+    ("node_config", "problem"),
     [
         ({"partition-id": None}, "partition-id=: is missing from the node config"),
         ({"partition-id": 4}, "partition-id=4: must be from 0 to 3, as num-partitions=4"),
@@ -87,17 +87,19 @@ def test_a_nodes_own_dataset_wins_over_the_messages(folder: Path) -> None:
         ({"dataset": "/no/such"}, "node-config dataset=/no/such: no such folder"),
     ],
 )
-def test_a_bad_node_config_is_one_line_after_the_partition_id(
-    folder: Path, node_config: dict[str, Any], says: str
+def test_an_invalid_node_config_is_reported_in_one_line_after_the_partition_id(
+    folder: Path, node_config: dict[str, Any], problem: str
 ) -> None:
     node = context(**node_config)
     with pytest.raises(NodeError) as raised:
         app(message("train", folder), node)
-    assert str(raised.value).startswith(f"partition-id {node.node_config.get('partition-id')}: {says}")
+    assert str(raised.value).startswith(f"partition-id {node.node_config.get('partition-id')}: {problem}")
     assert "\n" not in str(raised.value)
 
 
-def test_an_exception_is_told_with_partition_id_and_traceback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_is_reported_with_partition_id_and_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken() -> None:
         raise ZeroDivisionError("by the node")
 
@@ -110,20 +112,20 @@ def test_an_exception_is_told_with_partition_id_and_traceback(folder: Path, monk
     assert "ZeroDivisionError: by the node" in text
 
 
-def test_a_run_keeps_its_partitions_when_the_fleet_has_grown_since(folder: Path) -> None:
+def test_a_run_keeps_its_partitions_when_the_fleet_has_grown_since_its_start(folder: Path) -> None:
     sent = message("query", folder)
     sent.content.config_records["config"]["num-partitions"] = 2
     grown = context(**{"num-partitions": 8})
-    assert app(sent, grown).content.config_records["node"]["num-examples"] == 50  # one of 2, not one of 8
+    assert app(sent, grown).content.config_records["node"]["num-examples"] == 50  # partition of 2, not of 8
 
 
-def test_a_node_that_has_none_of_the_runs_partitions_says_so(folder: Path) -> None:
+def test_a_node_whose_partition_the_run_does_not_have_is_rejected(folder: Path) -> None:
     sent = message("train", folder)
     sent.content.config_records["config"]["num-partitions"] = 1
-    with pytest.raises(NodeError, match="partition-id=1: this run began with 1 SuperNodes, .* start another run"):
+    with pytest.raises(NodeError, match="partition-id=1: this run started with 1 SuperNodes .* start another run"):
         app(sent, context())
 
 
-def test_a_node_says_which_partition_it_holds_without_opening_it() -> None:
-    asked = prepared(Message(RecordDict(), dst_node_id=7, message_type="query.place"))
-    assert app(asked, context()).content.config_records["node"] == {"partition-id": 1}
+def test_a_node_reports_its_partition_id_without_loading_the_partition() -> None:
+    sent = prepared(Message(RecordDict(), dst_node_id=7, message_type="query.partition_id"))
+    assert app(sent, context()).content.config_records["node"] == {"partition-id": 1}

@@ -11,7 +11,7 @@ import pytest
 
 from app import dataset
 from app.dataset import Dataset
-from app.errors import SettingError
+from app.exceptions import SettingError
 
 from .conftest import MakeFolder
 
@@ -48,28 +48,29 @@ def test_the_hub_is_used_when_it_answers_and_its_commit_is_pinned(hub: dict[str,
     assert chosen.fingerprint() == f"{HUB}@abc123"
 
 
-def test_a_name_that_the_hub_does_not_know_is_an_error(hub: dict[str, str], folder: Path) -> None:
+def test_a_name_that_is_not_on_the_hub_is_an_error(hub: dict[str, str], folder: Path) -> None:
     with pytest.raises(SettingError, match=r"^dataset=no/such: .*hub has no such dataset.*--run-config"):
         dataset.choose("no/such", {**hub, "BOUQUET_DATASET_FALLBACK": str(folder)})
 
 
-def test_the_sample_stands_in_when_the_hub_does_not_answer(folder: Path) -> None:
+def test_the_sample_is_used_when_the_hub_does_not_answer(folder: Path) -> None:
     chosen = dataset.choose(HUB, {**OFFLINE, "BOUQUET_DATASET_FALLBACK": str(folder)})
     assert (chosen.name, chosen.source, chosen.folder) == ("sample", "sample", folder)
     assert str(chosen).startswith("sample (sample, ")
+    assert "because HF_HUB_OFFLINE is set" in str(chosen)
 
 
-def test_a_proxys_refusal_counts_as_no_answer(hub: dict[str, str]) -> None:
+def test_an_error_from_a_proxy_counts_as_no_answer_from_the_hub(hub: dict[str, str]) -> None:
     with pytest.raises(SettingError, match=r"hub does not answer \(HTTP 503\)"):
         dataset.choose("some/broken", hub)
 
 
-def test_the_sample_stands_in_for_cifar10_only(folder: Path) -> None:
-    with pytest.raises(SettingError, match="^dataset=other/data: is no folder here"):
+def test_the_sample_replaces_only_cifar10(folder: Path) -> None:
+    with pytest.raises(SettingError, match="^dataset=other/data: is not a folder here"):
         dataset.choose("other/data", {**OFFLINE, "BOUQUET_DATASET_FALLBACK": str(folder)})
 
 
-def test_without_hub_and_fallback_the_error_says_to_give_a_folder() -> None:
+def test_without_hub_and_fallback_the_hint_is_to_give_a_folder() -> None:
     refused = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": "/nonexistent"}
     with pytest.raises(SettingError) as raised:
         dataset.choose(HUB, refused)
@@ -77,7 +78,7 @@ def test_without_hub_and_fallback_the_error_says_to_give_a_folder() -> None:
     assert str(raised.value).endswith("""--run-config 'dataset="/path/to/folder"'""")
 
 
-def test_a_dataset_in_the_hubs_local_cache_does_without_the_hub(tmp_path: Path) -> None:
+def test_a_dataset_in_the_hub_clients_cache_is_used_without_the_hub(tmp_path: Path) -> None:
     cached = tmp_path / "hub" / "datasets--uoft-cs--cifar10"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text("def456")
@@ -90,39 +91,39 @@ def test_a_folder_in_the_run_config_is_used(folder: Path) -> None:
     assert dataset.choose(str(folder), OFFLINE).name == str(folder)
 
 
-def test_the_environments_path_wins_over_the_run_config(folder: Path, make_folder: MakeFolder) -> None:
+def test_the_environments_path_takes_precedence_over_the_run_config(folder: Path, make_folder: MakeFolder) -> None:
     other = make_folder(train=10, test=0)
     assert dataset.choose(str(folder), {"BOUQUET_DATASET": str(other)}).folder == other
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./no-such", "~/no-such-folder-here"])
-def test_a_path_that_is_not_there_is_an_error_that_names_it(path: str) -> None:
+def test_a_missing_folder_is_an_error_that_names_it(path: str) -> None:
     with pytest.raises(SettingError, match="no such folder") as raised:
         dataset.choose(path, OFFLINE)
     assert str(raised.value).startswith(f"dataset={path}: ")
 
 
-def test_an_environment_path_that_is_not_there_is_named_as_such() -> None:
+def test_a_missing_folder_from_the_environment_is_named_with_its_variable() -> None:
     with pytest.raises(SettingError, match="^BOUQUET_DATASET=/no/such: no such folder"):
         dataset.choose(HUB, {"BOUQUET_DATASET": "/no/such"})
 
 
-def test_a_nodes_own_path_wins(folder: Path) -> None:
+def test_a_nodes_own_path_takes_precedence(folder: Path) -> None:
     assert dataset.on_node(HUB, "abc", str(folder), {}).folder == folder
 
 
-def test_a_node_finds_the_sample_where_its_own_environment_says(folder: Path) -> None:
+def test_a_node_finds_the_sample_through_its_own_environment(folder: Path) -> None:
     assert dataset.on_node("sample", "", None, {"BOUQUET_DATASET_FALLBACK": str(folder)}).folder == folder
     with pytest.raises(SettingError, match="BOUQUET_DATASET_FALLBACK"):
         dataset.on_node("sample", "", None, {})
 
 
-def test_a_node_without_the_folder_says_so() -> None:
+def test_a_folder_missing_on_a_node_is_an_error() -> None:
     with pytest.raises(SettingError, match="^dataset=/no/such: no such folder"):
         dataset.on_node("/no/such", "", None, {})
 
 
-def test_a_node_reads_the_commit_that_the_server_pinned() -> None:
+def test_a_node_reads_the_commit_that_the_serverapp_pinned() -> None:
     assert dataset.on_node(HUB, "abc123", None, {}) == Dataset(HUB, "hub", "abc123")
 
 
@@ -145,7 +146,7 @@ def test_central_evaluation_needs_a_test_split(make_folder: MakeFolder) -> None:
         dataset.check(no_test, num_partitions=2, test_split=True)
 
 
-def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "train-0.parquet").write_text("not parquet")
     with pytest.raises(SettingError, match=r"train-0\.parquet cannot be read") as raised:
         dataset.check(dataset.choose(str(tmp_path), OFFLINE), num_partitions=1, test_split=False)

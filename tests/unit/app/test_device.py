@@ -1,4 +1,4 @@
-"""What a node computes on: the GPU it was given, within its limit; never the CPU in the place of a GPU."""
+"""A node computes on its assigned GPU, within its memory limit, and never falls back to the CPU silently."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tensorflow.config import LogicalDeviceConfiguration
 
 from app import device
 from app.device import prepare
-from app.errors import SettingError
+from app.exceptions import SettingError
 
 
 class Gpu(NamedTuple):
@@ -17,7 +17,7 @@ class Gpu(NamedTuple):
 
 
 class Config:
-    """A `tf.config` with these GPUs, of which it tells what it was asked to do."""
+    """A `tf.config` with the given GPUs that records the limits set on them."""
 
     LogicalDeviceConfiguration = LogicalDeviceConfiguration
 
@@ -37,15 +37,15 @@ class Config:
         self.limits[gpu.name] = [each.memory_limit for each in logical]
 
 
-def test_without_a_gpu_it_is_the_cpu() -> None:
+def test_without_a_gpu_the_device_is_the_cpu() -> None:
     assert prepare(Config(), {}) == "CPU"
     assert prepare(Config(), {"BOUQUET_GPU": "", "BOUQUET_GPU_MEMORY_MIB": ""}) == "CPU"
 
 
 def test_a_share_of_a_gpu_is_one_logical_device_of_that_size() -> None:
     config = Config("NVIDIA L4")
-    given = {"BOUQUET_GPU": "GPU 1 (NVIDIA L4)", "BOUQUET_GPU_MEMORY_MIB": "716"}
-    assert prepare(config, given) == "GPU 1 (NVIDIA L4), at most 716 MiB"
+    environ = {"BOUQUET_GPU": "GPU 1 (NVIDIA L4)", "BOUQUET_GPU_MEMORY_MIB": "716"}
+    assert prepare(config, environ) == "GPU 1 (NVIDIA L4), at most 716 MiB"
     assert config.limits == {"NVIDIA L4": [716]}
 
 
@@ -55,27 +55,27 @@ def test_a_whole_gpu_has_no_limit() -> None:
     assert config.limits == {}
 
 
-def test_outside_a_fleet_tensorflow_has_its_own_choice() -> None:
+def test_outside_a_fleet_tensorflow_chooses_the_device() -> None:
     config = Config("NVIDIA L4", "NVIDIA T4")
     assert prepare(config, {}) == "NVIDIA L4"
     assert config.limits == {}
 
 
 def test_a_gpu_that_tensorflow_does_not_see_is_an_error_and_not_the_cpu() -> None:
-    with pytest.raises(SettingError) as refused:
+    with pytest.raises(SettingError) as raised:
         prepare(Config(), {"BOUQUET_GPU": "GPU 0"})
-    assert str(refused.value) == (
-        "BOUQUET_GPU=GPU 0: this node was given a GPU that TensorFlow does not see; "
+    assert str(raised.value) == (
+        "BOUQUET_GPU=GPU 0: TensorFlow does not see the GPU assigned to this node; "
         "build with TENSORFLOW=cuda, or compute on the CPU: GPUS=none"
     )
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "2GiB", "²"])
-def test_a_limit_that_is_no_number_is_refused(limit: str) -> None:
+def test_a_limit_that_is_not_a_positive_whole_number_is_rejected(limit: str) -> None:
     with pytest.raises(SettingError, match=f"BOUQUET_GPU_MEMORY_MIB={limit}: must be a whole number"):
         prepare(Config("NVIDIA L4"), {"BOUQUET_GPU_MEMORY_MIB": limit})
 
 
-def test_a_process_without_the_variables_says_what_it_computes_on() -> None:
+def test_a_process_without_the_variables_names_its_device() -> None:
     device.device.cache_clear()
     assert device.device()

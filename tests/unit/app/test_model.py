@@ -32,25 +32,25 @@ def train(trainee: Learner, learning_rate: float = 0.005, seed: list[int] | None
     return weights
 
 
-def apart(ours: Weights, theirs: Weights) -> float:
+def largest_difference(ours: Weights, theirs: Weights) -> float:
     return max(float(np.abs(one - other).max()) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_the_same_seed_gives_the_same_initial_weights() -> None:
-    assert apart(initial(), initial()) == 0
-    assert apart(initial(), build_model(0.005, seed=43).get_weights()) > 0.01
+    assert largest_difference(initial(), initial()) == 0
+    assert largest_difference(initial(), build_model(0.005, seed=43).get_weights()) > 0.01
 
 
-def test_a_reused_model_trains_as_a_fresh_one_whatever_it_did_before() -> None:
+def test_a_reused_model_trains_like_a_fresh_one_whatever_it_did_before() -> None:
     fresh = train(Learner())
     reused = Learner()
     images, labels = make_data(50)
     reused.train(initial(), images, labels, epochs=3, batch_size=7, learning_rate=0.1, seed=[9])
     reused.evaluate(initial(), images, labels)
-    assert apart(train(reused), fresh) < 1e-6
+    assert largest_difference(train(reused), fresh) < 1e-6
 
 
-def test_a_warm_process_trains_as_a_fresh_process(tmp_path: Path) -> None:
+def test_a_warm_process_trains_like_a_fresh_process(tmp_path: Path) -> None:
     train(learner(), learning_rate=0.1)
     warm = train(learner())
     code = (
@@ -59,10 +59,10 @@ def test_a_warm_process_trains_as_a_fresh_process(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "weights.npz")], cwd=ROOT, check=True)
     with np.load(tmp_path / "weights.npz") as fresh:
-        assert apart(warm, [fresh[name] for name in fresh.files]) < 1e-6
+        assert largest_difference(warm, [fresh[name] for name in fresh.files]) < 1e-6
 
 
-def test_training_is_what_keras_does_with_a_fresh_compile_and_the_same_batches() -> None:
+def test_training_matches_keras_with_a_fresh_compile_and_the_same_batches() -> None:
     images, labels = make_data()
     ours, [scores] = learner().train(initial(), images, labels, epochs=1, batch_size=32, learning_rate=0.005, seed=SEED)
 
@@ -77,19 +77,19 @@ def test_training_is_what_keras_does_with_a_fresh_compile_and_the_same_batches()
         results.append(model.train_on_batch(images[batch].astype(np.float32) / 255, labels[batch]))
         sizes.append(len(batch))
     loss, accuracy = np.average(np.asarray(results, float), axis=0, weights=sizes)
-    assert apart(ours, model.get_weights()) < 1e-5
+    assert largest_difference(ours, model.get_weights()) < 1e-5
     assert scores.loss == pytest.approx(loss, abs=1e-5)
     assert scores.accuracy == pytest.approx(accuracy, abs=1e-6)
 
 
-def test_learning_rate_and_seed_have_their_effect() -> None:
+def test_learning_rate_and_seed_change_the_weights() -> None:
     base = train(learner())
-    assert apart(base, train(learner(), learning_rate=0.001)) > 1e-4
-    assert apart(base, train(learner(), seed=[42, 2, 3])) > 1e-4
+    assert largest_difference(base, train(learner(), learning_rate=0.001)) > 1e-4
+    assert largest_difference(base, train(learner(), seed=[42, 2, 3])) > 1e-4
 
 
-def test_evaluation_is_what_keras_says() -> None:
-    images, labels = make_data(300)  # a batch and a part of one
+def test_evaluation_matches_keras() -> None:
+    images, labels = make_data(300)  # more than one batch
     weights = train(learner())
     scores = learner().evaluate(weights, images, labels)
     model = build_model(0.005, seed=0)
@@ -118,8 +118,8 @@ def test_the_limit_of_a_gpu_is_set_before_the_first_operation(monkeypatch: pytes
     assert order == ["device", "Learner"]
 
 
-def test_importing_keras_leaves_the_gpus_to_the_processes_that_are_forked() -> None:
-    # A process that has initialised CUDA cannot be forked: the zygote (deploy/executor) imports Keras, no more.
+def test_importing_keras_does_not_initialise_the_gpus() -> None:
+    # A process cannot fork after it has initialised CUDA, and Bouquet's zygote forks after importing Keras.
     code = (
         "import keras, flwr_datasets; from tensorflow.python.eager import context as c; "
         "assert c._context is None or not c._context._initialized and c._context._physical_devices is None"

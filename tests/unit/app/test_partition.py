@@ -10,7 +10,7 @@ import pytest
 
 from app import dataset, partition
 from app.dataset import Dataset
-from app.errors import SettingError
+from app.exceptions import SettingError
 from app.partition import ImageSet, load_partition, load_test_split
 
 from .conftest import MakeFolder
@@ -23,7 +23,7 @@ def source(folder: Path) -> Dataset:
 
 
 def numbers(images: ImageSet) -> list[int]:
-    """Return which images these are: the first pixel says so."""
+    """Return the number of each image, which its first pixel encodes."""
     return [int(image[0, 0, 0]) + 256 * int(image[0, 0, 1]) for image in images.images]
 
 
@@ -39,7 +39,7 @@ def test_the_partitions_of_a_fleet_hold_every_image_once(folder: Path) -> None:
     assert sorted(held) == list(range(100))
 
 
-def test_a_fifth_is_kept_for_evaluation_and_never_trained_on(folder: Path) -> None:
+def test_a_fifth_is_for_evaluation_and_not_in_the_train_set(folder: Path) -> None:
     part = load(folder)
     assert (len(part.train), len(part.test)) == (20, 5)
     assert not set(numbers(part.train)) & set(numbers(part.test))
@@ -65,14 +65,16 @@ def test_the_split_is_the_same_on_every_message_and_in_every_process(folder: Pat
     assert other.stdout.split()[-1] == digest
 
 
-def test_another_seed_number_of_nodes_or_dataset_is_another_partition(folder: Path, make_folder: MakeFolder) -> None:
+def test_another_seed_number_of_partitions_or_dataset_gives_another_partition(
+    folder: Path, make_folder: MakeFolder
+) -> None:
     first = numbers(load(folder).train)
     assert numbers(load(folder, seed=43).train) != first
     assert len(load(folder, num_partitions=2).train) == 40
     assert len(load(make_folder(train=40, test=0)).train) == 8
 
 
-def test_a_changed_folder_is_read_anew(make_folder: MakeFolder) -> None:
+def test_a_changed_folder_is_read_again(make_folder: MakeFolder) -> None:
     changing = make_folder(train=40, test=0)
     assert len(load(changing).train) == 8
     larger = make_folder(train=80, test=0)
@@ -81,7 +83,7 @@ def test_a_changed_folder_is_read_anew(make_folder: MakeFolder) -> None:
     assert len(load(changing).train) == 16
 
 
-def test_with_the_disk_cache_filled_nothing_of_datasets_is_imported(
+def test_with_a_disk_cache_hit_datasets_is_not_imported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BOUQUET_CACHE_DIR", str(tmp_path / "cache"))
@@ -99,38 +101,40 @@ def test_with_the_disk_cache_filled_nothing_of_datasets_is_imported(
     assert other.stdout.strip() == str(part.label_counts())
 
 
-def test_the_smallest_partition_has_one_image_to_train_on_and_one_to_evaluate(make_folder: MakeFolder) -> None:
+def test_the_smallest_partition_has_one_train_and_one_test_image(make_folder: MakeFolder) -> None:
     part = load(make_folder(train=8, test=0), num_partitions=4)
     assert (len(part.train), len(part.test)) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "problem"),
     [
         ({"train": 7, "test": 0}, "7 train images for 4 nodes"),
         ({"train": 20, "test": 0, "label": "fine_label"}, "no column label"),
-        ({"train": 20, "test": 0, "size": (28, 28)}, "is 28x28, the model takes 32x32"),
+        ({"train": 20, "test": 0, "size": (28, 28)}, "is 28x28, but the model takes 32x32"),
     ],
 )
-def test_an_unfit_folder_is_one_clear_line(make_folder: MakeFolder, options: dict[str, int], says: str) -> None:
-    with pytest.raises(SettingError, match=says) as raised:
+def test_an_unsuitable_folder_is_reported_in_one_line(
+    make_folder: MakeFolder, options: dict[str, int], problem: str
+) -> None:
+    with pytest.raises(SettingError, match=problem) as raised:
         load(make_folder(**options))
     assert "\n" not in str(raised.value)
 
 
-def test_an_empty_folder_is_one_clear_line(tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"no train-\*\.parquet"):
         load(tmp_path)
 
 
-def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "train-0.parquet").write_text("not parquet")
     with pytest.raises(SettingError, match="cannot be read") as raised:
         load(tmp_path)
     assert "\n" not in str(raised.value)
 
 
-def test_label_counts_are_over_both_sets(folder: Path) -> None:
+def test_label_counts_include_both_sets(folder: Path) -> None:
     part = load(folder)
     labels = np.concatenate([part.train.labels, part.test.labels]).tolist()
     assert part.label_counts() == [labels.count(label) for label in range(10)]

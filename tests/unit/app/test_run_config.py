@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import SettingError
+from app.exceptions import SettingError
 from app.run_config import RunConfig
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
@@ -43,14 +43,14 @@ PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
         ("round-deadline", "soon"),
     ],
 )
-def test_an_impossible_value_is_one_line_with_key_value_and_a_mend_that_works(key: str, value: Any) -> None:
+def test_an_invalid_value_is_reported_in_one_line_with_key_value_and_a_hint_that_works(key: str, value: Any) -> None:
     with pytest.raises(SettingError) as raised:
         RunConfig.parse({key: value})
     text = str(raised.value)
     assert "\n" not in text
     assert text.startswith(f"{key}={value}: must be ")
-    _, _, mend = text.partition("--run-config ")
-    RunConfig.parse(tomllib.loads(mend.strip('"')))
+    _, _, hint = text.partition("--run-config ")
+    RunConfig.parse(tomllib.loads(hint.strip('"')))
 
 
 def test_the_error_reads_as_documented() -> None:
@@ -66,12 +66,12 @@ def test_the_defaults_are_those_of_the_project_file() -> None:
     assert {field.name.replace("_", "-") for field in fields(RunConfig)} == set(declared)
 
 
-def test_whole_numbers_do_where_a_fraction_may_stand() -> None:
+def test_whole_numbers_are_accepted_for_fractions() -> None:
     config = RunConfig.parse({"fraction-train": 1, "learning-rate": 1, "fleet-deadline": 5})
     assert (config.fraction_train, config.learning_rate, config.fleet_deadline) == (1.0, 1.0, 5.0)
 
 
-def test_parsing_needs_no_keras() -> None:
+def test_parsing_does_not_import_keras() -> None:
     import subprocess
     import sys
 

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Context, Error, Message, RecordDict
 
 from app import client_app, dataset, fleet, server_app
-from app.errors import FleetError, RunError, SettingError
+from app.exceptions import FleetError, RunError, SettingError
 from app.partition import load_test_split
 from app.results import Results
 
@@ -34,9 +34,9 @@ def start(
 
 
 @pytest.fixture(autouse=True)
-def forget_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_configured_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOUQUET_SUPERNODES", "")
-    monkeypatch.setattr(fleet, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(fleet, "POLL_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def failing(kind: str, *partition_ids: int) -> Answer:
 
 
 def silent(message: Message, context: Context) -> Message | None:
-    """Act as a ClientApp that answers in time on every partition but 2."""
+    """Act as a ClientApp that replies in time on every partition except 2."""
     return None if context.node_config["partition-id"] == 2 else client_app.app(message, context)
 
 
-def test_a_run_leaves_model_metrics_plot_and_latest(folder: Path, results: Path) -> None:
+def test_a_run_writes_model_metrics_plot_and_latest(folder: Path, results: Path) -> None:
     grid = start(folder, round_deadline=60)
     assert sorted(path.name for path in (results / str(RUN_ID)).iterdir()) == [
         "final_model.keras",
@@ -77,16 +77,16 @@ def test_a_run_leaves_model_metrics_plot_and_latest(folder: Path, results: Path)
     assert grid.timeouts == [60, 60, 60, 60]
 
 
-def test_metrics_tell_every_round_and_node(folder: Path, results: Path) -> None:
+def test_metrics_have_every_round_and_node(folder: Path, results: Path) -> None:
     start(folder)
-    told = metrics(results)
-    assert (told["run-id"], told["status"], told["error"]) == (str(RUN_ID), "completed", None)
-    assert told["versions"].keys() == {"flwr", "tensorflow", "keras"}
-    assert told["dataset"] == {"name": str(folder), "source": "path"}
-    assert told["run-config"]["batch-size"] == 8
-    assert told["num-supernodes"] == 4
-    assert [each["round"] for each in told["rounds"]] == [1, 2]
-    for each in told["rounds"]:
+    written = metrics(results)
+    assert (written["run-id"], written["status"], written["error"]) == (str(RUN_ID), "completed", None)
+    assert written["versions"].keys() == {"flwr", "tensorflow", "keras"}
+    assert written["dataset"] == {"name": str(folder), "source": "path"}
+    assert written["run-config"]["batch-size"] == 8
+    assert written["num-supernodes"] == 4
+    assert [each["round"] for each in written["rounds"]] == [1, 2]
+    for each in written["rounds"]:
         assert (each["train"]["replies"], each["train"]["failures"]) == (2, 0)
         assert (each["evaluate"]["replies"], each["evaluate"]["failures"]) == (4, 0)
         assert each["train"]["metrics"].keys() == {"train_loss", "train_acc"}
@@ -100,7 +100,7 @@ def test_metrics_tell_every_round_and_node(folder: Path, results: Path) -> None:
         assert each["evaluate"]["metrics"]["eval_acc"] == pytest.approx(mean)
 
 
-def test_a_run_can_be_repeated_to_the_same_weights(folder: Path, results: Path) -> None:
+def test_a_repeated_run_gives_the_same_weights(folder: Path, results: Path) -> None:
     weights = []
     for _ in range(2):
         start(folder, fraction_train=1.0)
@@ -108,7 +108,7 @@ def test_a_run_can_be_repeated_to_the_same_weights(folder: Path, results: Path) 
     assert all(np.allclose(one, two, atol=1e-6) for one, two in zip(*weights, strict=True))
 
 
-def test_the_order_in_which_replies_come_changes_no_weight(
+def test_the_order_of_replies_does_not_change_the_weights(
     folder: Path, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, in_order = [], FakeGrid.send_and_receive
@@ -120,12 +120,14 @@ def test_the_order_in_which_replies_come_changes_no_weight(
 
 
 @pytest.mark.parametrize(("when", "rounds"), [("off", []), ("final", [2]), ("every-round", [1, 2])])
-def test_central_evaluation_is_made_when_asked_for(folder: Path, results: Path, when: str, rounds: list[int]) -> None:
+def test_central_evaluation_happens_in_the_configured_rounds(
+    folder: Path, results: Path, when: str, rounds: list[int]
+) -> None:
     start(folder, central_evaluation=when)
     assert [each["round"] for each in metrics(results)["rounds"] if each["central"]] == rounds
 
 
-def test_the_saved_model_evaluated_by_keras_gives_what_the_metrics_say(folder: Path, results: Path) -> None:
+def test_keras_evaluation_of_the_saved_model_matches_the_metrics(folder: Path, results: Path) -> None:
     start(folder, central_evaluation="final")
     test = load_test_split(dataset.choose(str(folder)))
     model = keras.models.load_model(results / "latest" / "final_model.keras")
@@ -142,22 +144,22 @@ def test_a_fleet_of_one_trains(folder: Path, results: Path) -> None:
 
 def test_a_node_that_fails_is_counted_and_named_and_the_run_completes(folder: Path, results: Path) -> None:
     start(folder, answer=failing("train", 1), fraction_train=1.0)
-    told = metrics(results)
-    assert told["status"] == "completed"
-    phase = told["rounds"][0]["train"]
+    written = metrics(results)
+    assert written["status"] == "completed"
+    phase = written["rounds"][0]["train"]
     assert (phase["replies"], phase["failures"]) == (3, 1)
     assert "partition-id 1: broken" in phase["errors"][str(FIRST_NODE + 1)]
 
 
-def test_a_node_that_does_not_answer_in_time_is_a_failure_with_its_name(folder: Path, results: Path) -> None:
+def test_a_node_that_does_not_reply_in_time_is_a_failure_under_its_id(folder: Path, results: Path) -> None:
     start(folder, answer=silent, fraction_train=1.0, round_deadline=9)
     phase = metrics(results)["rounds"][0]["evaluate"]
     assert phase["failures"] == 1
     assert phase["errors"][str(FIRST_NODE + 2)] == "partition-id unknown: no reply within round-deadline=9 s"
 
 
-def gone(message: Message, context: Context) -> Message:
-    """Act as a fleet whose node with partition 2 has gone: the SuperLink replies in its place."""
+def absent(message: Message, context: Context) -> Message:
+    """Act as a fleet whose node with partition 2 has left: the SuperLink replies for it."""
     if context.node_config["partition-id"] != 2:
         return client_app.app(message, context)
     reply = Message(Error(code=3, reason="Node Unavailable"), reply_to=message)
@@ -165,14 +167,14 @@ def gone(message: Message, context: Context) -> Message:
     return reply
 
 
-def test_a_node_that_has_gone_is_one_failure_under_its_own_name(folder: Path, results: Path) -> None:
-    start(folder, answer=gone, fraction_train=1.0)
+def test_a_node_that_has_left_is_one_failure_under_its_own_id(folder: Path, results: Path) -> None:
+    start(folder, answer=absent, fraction_train=1.0)
     phase = metrics(results)["rounds"][0]["evaluate"]
     assert (phase["replies"], phase["failures"]) == (3, 1)
     assert phase["errors"] == {str(FIRST_NODE + 2): "partition-id unknown: Node Unavailable"}
 
 
-def test_a_node_that_comes_during_the_run_is_told_of_and_waits_for_the_next(folder: Path, results: Path) -> None:
+def test_a_node_that_joins_during_the_run_is_recorded_and_waits_for_the_next_run(folder: Path, results: Path) -> None:
     def growing(message: Message, context: Context) -> Message:
         if message.metadata.message_type == "train" and 7 not in grid.contexts:
             grid.add(7, partition_id=4, num_partitions=5)
@@ -182,20 +184,22 @@ def test_a_node_that_comes_during_the_run_is_told_of_and_waits_for_the_next(fold
     os.environ["BOUQUET_SUPERNODES"] = "4"
     grid = FakeGrid(growing, 4, run_config, {})
     server_app.main(grid, Context(RUN_ID, 0, {}, RecordDict(), run_config))
-    told = metrics(results)
-    assert (told["num-supernodes"], told["num-partitions"]) == (4, 4)
-    (change,) = told["fleet-changes"]
-    assert (change["node"], change["what"], change["partition-id"], change["takes-part"]) == ("7", "came", 4, False)
-    assert [each["evaluate"]["replies"] for each in told["rounds"]] == [4, 4]
+    written = metrics(results)
+    assert (written["num-supernodes"], written["num-partitions"]) == (4, 4)
+    (change,) = written["fleet-changes"]
+    assert (change["node"], change["what"], change["partition-id"], change["takes-part"]) == ("7", "joined", 4, False)
+    assert [each["evaluate"]["replies"] for each in written["rounds"]] == [4, 4]
 
 
-def test_a_round_that_no_node_trained_fails_the_run_and_says_which_and_why(folder: Path, results: Path) -> None:
+def test_a_round_in_which_no_node_trained_fails_the_run_with_its_number_and_the_reasons(
+    folder: Path, results: Path
+) -> None:
     with pytest.raises(RunError, match="round 1: no node trained; .*partition-id 0: broken"):
         start(folder, answer=failing("train", 0, 1, 2, 3))
-    told = metrics(results)
-    assert told["status"] == "failed"
-    assert "no node trained" in told["error"]
-    assert told["rounds"][0]["train"]["failures"] == 2
+    written = metrics(results)
+    assert written["status"] == "failed"
+    assert "no node trained" in written["error"]
+    assert written["rounds"][0]["train"]["failures"] == 2
     assert not (results / "latest" / "final_model.keras").exists()
 
 
@@ -211,32 +215,32 @@ def test_a_run_that_fails_late_keeps_the_last_model(folder: Path, results: Path)
     assert len(metrics(results)["rounds"]) == 2
 
 
-def test_nodes_that_cannot_evaluate_do_not_cost_the_model(folder: Path, results: Path) -> None:
+def test_the_model_is_saved_even_if_no_node_can_evaluate(folder: Path, results: Path) -> None:
     start(folder, answer=failing("evaluate", 0, 1, 2, 3))
     assert metrics(results)["rounds"][0]["evaluate"]["failures"] == 4
     assert (results / "latest" / "final_model.keras").exists()
 
 
-def test_a_bad_run_config_is_refused_before_anything_is_made(folder: Path, results: Path) -> None:
+def test_an_invalid_run_config_is_rejected_before_any_file_is_written(folder: Path, results: Path) -> None:
     with pytest.raises(SettingError, match="^fraction-train=2: "):
         start(folder, fraction_train=2)
     assert not results.exists()
 
 
-def test_an_incomplete_fleet_fails_the_run_with_what_is_known(folder: Path, results: Path) -> None:
+def test_an_incomplete_fleet_fails_the_run_and_the_metrics_have_the_error(folder: Path, results: Path) -> None:
     with pytest.raises(FleetError, match="only 3 of 4 SuperNodes"):
         start(folder, nodes=4, grid_nodes=3, fleet_deadline=0.05)
-    told = metrics(results)
-    assert (told["status"], told["rounds"]) == ("failed", [])
-    assert told["error"].startswith("fleet-deadline=0.05: ")
+    written = metrics(results)
+    assert (written["status"], written["rounds"]) == ("failed", [])
+    assert written["error"].startswith("fleet-deadline=0.05: ")
 
 
-def test_a_dataset_too_small_for_the_fleet_is_refused_before_round_1(make_folder: MakeFolder) -> None:
+def test_a_dataset_too_small_for_the_fleet_is_rejected_before_round_1(make_folder: MakeFolder) -> None:
     with pytest.raises(SettingError, match="7 train images for 4 nodes"):
         start(make_folder(train=7, test=0))
 
 
-def test_results_that_cannot_be_written_are_refused_before_training(
+def test_results_that_cannot_be_written_fail_the_run_before_training(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -245,19 +249,21 @@ def test_results_that_cannot_be_written_are_refused_before_training(
         start(folder)
 
 
-def test_a_disk_that_fills_up_is_told_and_leaves_no_half_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_no_partial_file_remains(tmp_path: Path) -> None:
     results = Results(RUN_ID, {}, {"BOUQUET_RESULTS_DIR": str(tmp_path)})
 
     def fill(file: Path) -> None:
         file.write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunError, match=r"final_model\.keras: cannot be written \(No space left on device\); make room"):
+    with pytest.raises(
+        RunError, match=r"final_model\.keras: cannot be written \(No space left on device\); free some disk space"
+    ):
         results.save("final_model.keras", fill)
     assert [path.name for path in results.folder.iterdir()] == ["metrics.json"]
 
 
-def test_latest_moves_on_to_the_newest_run(tmp_path: Path) -> None:
+def test_latest_points_to_the_newest_run(tmp_path: Path) -> None:
     for run_id in (1, 2):
         Results(run_id, {}, {"BOUQUET_RESULTS_DIR": str(tmp_path)})
     assert (tmp_path / "latest").readlink() == Path("2")

@@ -1,4 +1,4 @@
-"""A ClientApp that counts its messages, and fails when told to."""
+"""A ClientApp that counts its messages, and fails as the run-config says."""
 
 import os
 import signal
@@ -11,12 +11,12 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 app = ClientApp()
-calls = 0  # in this process: what must not be shared between runs
+calls = 0  # in this process; must not be shared between runs
 
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Reply with the number of messages so far, by the Context and by this process, and the process's id."""
+    """Reply with the number of messages so far, in the Context and in this process, and the process's id."""
     global calls  # noqa: PLW0603
     calls += 1
     round_ = message.content["config"]["round"]

@@ -1,4 +1,4 @@
-"""Sends numbered messages and prints every reply."""
+"""A ServerApp that sends numbered messages and prints every reply."""
 
 import json
 import os

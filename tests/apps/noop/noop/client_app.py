@@ -1,4 +1,4 @@
-"""A ClientApp that answers at once."""
+"""A ClientApp that replies immediately."""
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp

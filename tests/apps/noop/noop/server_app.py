@@ -1,4 +1,4 @@
-"""Sends messages that ask for nothing, and prints how long the replies take."""
+"""A ServerApp that sends no-op messages and prints how long the replies take."""
 
 import json
 import statistics
@@ -12,7 +12,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Measure trips to one node, then to all of them, each after a warm-up, and print them as JSON."""
+    """Measure round trips to one node and to all nodes, after a warm-up, and print them as JSON, in seconds."""
     wanted, trips = int(context.run_config["nodes"]), int(context.run_config["trips"])
     while len(nodes := sorted(grid.get_node_ids())) < wanted:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A gradient step on the node's own data."""
+"""A ClientApp that takes a gradient step on the node's own data."""
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -10,7 +10,7 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Return the weights after one step."""
+    """Reply with the weights after one step."""
     [weights] = message.content.array_records["arrays"].to_numpy_ndarrays()
     inputs, targets = load_data(int(context.node_config["partition-id"]))
     weights = step(weights, inputs, targets, float(context.run_config["learning-rate"]))
@@ -20,7 +20,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Return the loss of the weights."""
+    """Reply with the loss of the weights."""
     [weights] = message.content.array_records["arrays"].to_numpy_ndarrays()
     inputs, targets = load_data(int(context.node_config["partition-id"]))
     metrics = MetricRecord({"num-examples": len(inputs), "loss": loss(weights, inputs, targets)})

@@ -1,6 +1,6 @@
-"""FedAvg, and the same descent on all data in one place.
+"""A ServerApp that compares FedAvg with gradient descent on all data in one place.
 
-The mean of one step on each node, weighted by examples, is the step on all their data: the two must agree.
+The mean of one step on each node, weighted by examples, equals one step on all of their data, so the two must agree.
 """
 
 import json
@@ -17,7 +17,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train, check, and print the result as JSON."""
+    """Train, check that both agree, and print the result as JSON."""
     nodes, rounds = int(context.run_config["nodes"]), int(context.run_config["num-server-rounds"])
     strategy = FedAvg(min_train_nodes=nodes, min_evaluate_nodes=nodes, min_available_nodes=nodes)
     result = strategy.start(grid, ArrayRecord([np.zeros(FEATURES)]), num_rounds=rounds)
@@ -35,5 +35,5 @@ def main(grid: Grid, context: Context) -> None:
         "central-loss": loss(central, inputs, targets),
     }
     if not np.allclose(weights, central, rtol=1e-9):
-        raise RuntimeError(f"the nodes' mean is not the descent on all data: {report}")
+        raise RuntimeError(f"FedAvg differs from gradient descent on all data: {report}")
     print(f"numpy_mean {json.dumps(report)}")

@@ -1,4 +1,4 @@
-"""A few iterations of scikit-learn's logistic regression on the node's own digits."""
+"""A ClientApp that runs a few iterations of scikit-learn's logistic regression on the node's own digits."""
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -11,7 +11,7 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train from the global coefficients on."""
+    """Reply with the coefficients after training from the global ones."""
     images, labels = load_train(int(context.node_config["partition-id"]), int(context.node_config["num-partitions"]))
     arrays = message.content.array_records["arrays"].to_numpy_ndarrays()
     arrays = fit(build_model(arrays, int(context.run_config["local-iterations"])), images, labels)
@@ -21,7 +21,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Return loss and accuracy of the global coefficients."""
+    """Reply with the loss and accuracy of the global coefficients."""
     images, labels = load_train(int(context.node_config["partition-id"]), int(context.node_config["num-partitions"]))
     model = build_model(message.content.array_records["arrays"].to_numpy_ndarrays())
     metrics = MetricRecord(

@@ -1,4 +1,4 @@
-"""FedAvg over the nodes' coefficients, and the accuracy on digits that no node has seen."""
+"""A ServerApp that runs FedAvg and evaluates the coefficients on digits that no node trains on."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The digits, split over the nodes and a test set, and the model."""
+"""The digits, split into the nodes' partitions and a test set, and the model."""
 
 import warnings
 from typing import Any
@@ -33,7 +33,7 @@ def initial_arrays() -> Arrays:
 
 
 def build_model(arrays: Arrays, iterations: int = 1) -> LogisticRegression:
-    """Return a model that has these coefficients and intercepts, and trains on from them."""
+    """Return a model with these coefficients and intercepts, from which training continues."""
     model = LogisticRegression(max_iter=iterations, warm_start=True)
     model.classes_ = np.arange(CLASSES)
     model.coef_, model.intercept_ = arrays
@@ -41,8 +41,8 @@ def build_model(arrays: Arrays, iterations: int = 1) -> LogisticRegression:
 
 
 def fit(model: LogisticRegression, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Arrays:
-    """Train, and return coefficients and intercepts."""
+    """Return the coefficients and intercepts after training."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a few iterations a round are not meant to converge
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a few iterations per round need not converge
         model.fit(images, labels)
     return [model.coef_, model.intercept_]

@@ -1,4 +1,4 @@
-"""Counts the messages it has answered: in its Context, which outlives a message, and in a global of its module."""
+"""A ClientApp that counts its messages: in its Context, which outlives a message, and in a global variable."""
 
 from typing import cast
 
@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 
 app = ClientApp()
 
-answered = 0  # since this module was loaded, wherever that is
+answered = 0  # since this module was loaded
 
 
 @app.train()
@@ -29,7 +29,7 @@ def query(message: Message, context: Context) -> Message:
 
 
 def _count(message: Message, context: Context) -> Message:
-    global answered  # noqa: PLW0603 # to be seen from outside is what it is for
+    global answered  # noqa: PLW0603
     answered += 1
     kind = message.metadata.message_type
     counts = context.state.metric_records.setdefault("counts", MetricRecord())

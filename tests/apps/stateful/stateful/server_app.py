@@ -1,4 +1,4 @@
-"""Sends each node messages of all three types in turn, and prints what the nodes have counted."""
+"""A ServerApp that sends each node messages of all three types in turn, and prints the nodes' counts."""
 
 import json
 import time
@@ -14,8 +14,8 @@ started = 0  # since this module was loaded
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Send the messages of all rounds; print per node the counts of each reply, as JSON."""
-    global started  # noqa: PLW0603 # to be seen from outside is what it is for
+    """Send the messages of all rounds, and print the counts in every reply of each node as JSON."""
+    global started  # noqa: PLW0603
     started += 1
     while len(nodes := sorted(grid.get_node_ids())) < int(context.run_config["nodes"]):
         time.sleep(0.2)
@@ -31,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _report(reply: Message) -> dict[str, Any]:
-    """Raise `ValueError` if the node failed."""
+    """Return the counts in a reply; raise `ValueError` if the node failed."""
     return {
         "counts": dict(reply.content.metric_records["counts"]),
         "kinds": reply.content.config_records["history"]["kinds"],

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from bouquet.contract.keys import fingerprint, key_path, make_key, public_key, wait_for_identity, write_identity
 from bouquet.contract.tls_files import CA
 from bouquet.errors import FleetError

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from bouquet.contract.leases import holders, lease_partition
 from bouquet.errors import FleetError, SettingError
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from bouquet.contract import readiness as probe
 from bouquet.contract.readiness import Readiness, is_ready
 

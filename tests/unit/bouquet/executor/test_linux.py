@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from bouquet.executor.linux import describe_exit, name_process, volunteer_for_oom_kill
 
 PROJECT = Path(__file__).parents[4]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bouquet.executor.restarter import Restarter
 
 # Runs a keeper in a process of its own, as it takes the signals: of children that say what they are told to.

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bouquet.flower.link_state import LinkState, Objects
-from bouquet.flower.message_files import MessageFiles
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID
@@ -17,6 +15,9 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.superlink.federation import NoOpFederationManager
+
+from bouquet.flower.link_state import LinkState, Objects
+from bouquet.flower.message_files import MessageFiles
 
 
 def open_state(path: Path) -> LinkState:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from bouquet.contract.keys import fingerprint
-from bouquet.flower.auth_log import TellingInterceptor
 from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
 from flwr.common.constant import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from flwr.common.logger import FLOWER_LOGGER
@@ -21,6 +19,9 @@ from flwr.supercore.interceptors import RpcErrorTranslationServerInterceptor
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 from flwr.superlink.federation import NoOpFederationManager
+
+from bouquet.contract.keys import fingerprint
+from bouquet.flower.auth_log import TellingInterceptor
 
 KEYS = generate_key_pairs()
 KEY = public_key_to_bytes(KEYS[1])

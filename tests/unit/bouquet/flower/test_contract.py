@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+
 from bouquet.flower.replacements import FlowerChangedError, check_version, replace
 
 IN_MEMORY_OBJECTS = "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore"

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bouquet.flower.link_state import MESSAGES, MOST_GIVEN, OBJECTS, LinkState, Memo
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import Status
@@ -15,6 +14,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
 )
 
+from bouquet.flower.link_state import MESSAGES, MOST_GIVEN, OBJECTS, LinkState, Memo
 from tests.unit.bouquet.flower.fakes import Traffic, open_state
 
 

@@ -3,11 +3,11 @@ import time
 from contextlib import suppress
 
 import pytest
+
 from bouquet.flower import liveness as presence
 from bouquet.flower.holding import hold
 from bouquet.flower.liveness import Liveness
 from bouquet.flower.notifier import KeyedNotifier
-
 from tests.unit.bouquet.flower.fakes import Caller, after
 
 NODE = 7

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from bouquet.flower.message_files import MessageFiles
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from bouquet.flower.delivery_tracker import DeliveryTracker
 from bouquet.flower.holding import HoldClientInterceptor, hold, holding, requested_hold
 from bouquet.flower.notifier import KeyedNotifier
-
 from tests.unit.bouquet.flower.fakes import Caller, after
 
 

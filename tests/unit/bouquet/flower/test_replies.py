@@ -4,10 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bouquet.flower import supernode_main as supernode
-from bouquet.flower.supernode_main import Node
 from flwr.proto.message_pb2 import ObjectTree
 
+from bouquet.flower import supernode_main as supernode
+from bouquet.flower.supernode_main import Node
 from tests.unit.bouquet.flower.fakes import after
 
 

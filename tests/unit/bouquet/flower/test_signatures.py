@@ -4,11 +4,12 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from bouquet.flower import signatures
 from flwr.client.grpc_rere_client import node_auth_client_interceptor as client_auth
 from flwr.common.constant import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from flwr.server.superlink.fleet.grpc_rere import node_auth_server_interceptor as server_auth
 from flwr.supercore.primitives.asymmetric import generate_key_pairs
+
+from bouquet.flower import signatures
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bouquet.flower import liveness as presence
-from bouquet.flower import superlink_main as superlink
-from bouquet.flower.superlink_main import LOGS, Fleet, SuperLinkEvents
 from flwr.common.constant import PUBLIC_KEY_HEADER
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.error import FlowerError
 
+from bouquet.flower import liveness as presence
+from bouquet.flower import superlink_main as superlink
+from bouquet.flower.superlink_main import LOGS, Fleet, SuperLinkEvents
 from tests.unit.bouquet.flower.fakes import Caller, Traffic
 
 

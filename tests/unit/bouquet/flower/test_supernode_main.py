@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from bouquet.flower.supernode_main import Node
 
 CONFIG = {"partition-id": 3, "num-partitions": 4, "dataset": "/data"}

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from bouquet.errors import HostError, SettingError
 from bouquet.gpu import nvidia
 from bouquet.gpu.plan import Device, Share
 from bouquet.settings.gpu_settings import GpuSettings
-
 from tests.unit.bouquet.conftest import Install
 
 QUERIED = """\

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from bouquet.errors import SettingError
 from bouquet.gpu import plan as gpu
 from bouquet.gpu.plan import CONTEXT_MIB, LEAST_MIB, Device, Share, plan, spread

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import tomlkit
+
 from bouquet.errors import FleetError, SettingError
 from bouquet.host.connection import read_connection, write_connection
 

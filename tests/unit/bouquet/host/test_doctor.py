@@ -10,6 +10,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from bouquet.errors import FleetError, HostError
 from bouquet.host import doctor
 from bouquet.host.bootstrap import compose_plugin
@@ -17,10 +21,6 @@ from bouquet.host.doctor import Finding, Hub, examine
 from bouquet.host.fleet.base import Member
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.settings.host import HostSettings
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from tests.unit.bouquet.conftest import Install
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

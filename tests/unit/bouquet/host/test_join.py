@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from bouquet.contract.keys import key_path, make_key
 from bouquet.contract.tls_files import CA
 from bouquet.errors import SettingError
 from bouquet.host.join import HARDENING, SERVICE, check, text
 from bouquet.oneshot.receive_identity import receive
 from bouquet.settings.host import PROJECT, HostSettings
-
 from tests.unit.bouquet.conftest import Install
 
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"

@@ -5,6 +5,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+
 from bouquet.errors import HostError, SettingError
 from bouquet.host import preflight
 from bouquet.settings.host import HostSettings

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bouquet.errors import RunError
 from bouquet.host.run import Outcome, submit, summary
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bouquet.contract.node_status import NodeStatus
 from bouquet.flower.list_nodes import KnownNode
 from bouquet.host import status

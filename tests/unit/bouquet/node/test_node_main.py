@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from bouquet.node import __main__ as supernode
 
+from bouquet.node import __main__ as supernode
 from tests.unit.bouquet.conftest import Install
 
 INHERITED = ("SUPERNODES", "PARTITION_ID", "EXECUTOR", "GPU", "CUDA", "BOUQUET", "TF_", "OMP_")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from bouquet.contract import leases as partition
 from bouquet.contract.fleet_size import read_size, write_size
 from bouquet.contract.leases import lease_partition

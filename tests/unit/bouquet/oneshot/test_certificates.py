@@ -6,12 +6,13 @@ import ssl
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+
 from bouquet.contract.tls_files import CA, CA_KEY, SERVER, SERVER_KEY
 from bouquet.errors import SettingError
 from bouquet.files import write_if_changed
 from bouquet.oneshot.certificates import NAMES, ensure
 from bouquet.settings.oneshot import CertificateSettings
-from cryptography import x509
 
 NOW = datetime.datetime(2026, 11, 25, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from bouquet.errors import SettingError
 from bouquet.node.cores import share_of_cores
 from bouquet.settings.gpu_settings import GpuSettings

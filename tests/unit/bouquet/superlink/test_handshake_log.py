@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
 from bouquet.oneshot.certificates import ensure
 from bouquet.settings.oneshot import CertificateSettings

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from bouquet.errors import HostError
 from bouquet.host.bootstrap import base_image
-
 from tests.unit.bouquet.conftest import Install
 
 

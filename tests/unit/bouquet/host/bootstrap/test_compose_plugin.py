@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+
 from bouquet.errors import HostError
 from bouquet.host.bootstrap import compose_plugin
-
 from tests.unit.bouquet.conftest import Install
 
 # A docker whose plugins work if they are in the folder where Docker looks.

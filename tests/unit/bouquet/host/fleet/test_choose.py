@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from bouquet.errors import SettingError
 from bouquet.host.fleet import choose as host
 from bouquet.host.fleet.choose import choose_fleet

@@ -2,9 +2,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from python_on_whales.exceptions import DockerException
+
 from bouquet.host.fleet.compose import ComposeFleet
 from bouquet.settings.host import HostSettings
-from python_on_whales.exceptions import DockerException
 
 
 class Compose:

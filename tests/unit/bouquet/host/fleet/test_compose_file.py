@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from bouquet.contract.readiness import HOLD_SECONDS
 from bouquet.host.bootstrap import base_image
 from bouquet.settings.executor_settings import ExecutorSettings

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from bouquet.contract.readiness import Readiness
 from bouquet.host.fleet.supervisor import RELOAD, Child, read_plan, write_plan
 
