@@ -1,19 +1,19 @@
-# Names for commands; what they do is in deploy/.
+# Short names for the commands of deploy/bouquet; `make help` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help run up down logs status doctor gpus results connection join-command test bench lint
 
-# Outside the checkout, since `flwr run` walks every file in it (docs/decisions/0005-environment-outside.md).
+# Outside the checkout, because `flwr run` walks every file in it (docs/decisions/0005-environment-outside.md).
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bouquet
 VENV ?= $(CACHE)/venv-$(firstword $(shell printf %s "$(CURDIR)" | cksum))
 PYTHON ?= python3
 BIN := .venv/bin
 
-run: .venv/ready  ## do all the set-up, run the main job, show what came of it
-up: .venv/ready  ## bring the fleet up, healthy, with a connection for flwr
+run: .venv/ready  ## set everything up, run the app on the fleet, show the results
+up: .venv/ready  ## start the fleet, wait until it is healthy, write the connection for flwr
 down: .venv/ready  ## stop the fleet; results, state and caches stay
 logs: .venv/ready  ## follow the fleet's logs
-status: .venv/ready  ## show each SuperLink and SuperNode, and what it does
-doctor: .venv/ready  ## say what this machine lacks for the fleet, and what to do
+status: .venv/ready  ## show each SuperLink and SuperNode and what it does
+doctor: .venv/ready  ## check what this machine lacks for the fleet, and how to fix it
 gpus: .venv/ready  ## show what each node would compute on, and why
 results: .venv/ready  ## copy the results of all runs out of the fleet
 connection: .venv/ready  ## write the connection local-deployment for flwr
@@ -22,26 +22,28 @@ join-command: .venv/ready  ## enrol a SuperNode for another machine, print the c
 run up down logs status doctor gpus results connection join-command:
 	@$(BIN)/bouquet $@
 
-test: .venv/ready  ## run all tests: units, simulation, process fleet, containers
+test: .venv/ready  ## run all tests: units, simulation, process fleets, containers
 	$(BIN)/pytest
 
-bench: .venv/ready  ## measure: the arithmetic, this fleet, the stock executor, Flower's simulation
+bench: .venv/ready  ## measure the arithmetic, this fleet, the stock executor and Flower's simulation
 	$(BIN)/python -m benchmarks
 
-lint: .venv/ready  ## ruff, mypy --strict, hadolint, yamllint, shellcheck
+lint: .venv/ready  ## ruff, mypy --strict, import-linter, hadolint, yamllint, shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile.superlink Dockerfile.supernode
 	$(BIN)/yamllint --strict .
 	$(BIN)/shellcheck .ci/run
 
-# Compiled now: Ray, for Flower's simulation, gives up on its own processes where they import for over 30 s.
+# Compiled now: Ray, for Flower's simulation, gives up on processes that take more than 30 s to import.
 .venv/ready: uv.lock requirements/uv.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	ln -sfn $(VENV) .venv
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --extra host --extra $(or $(TENSORFLOW),cpu) --compile-bytecode
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --compile-bytecode \
+		--extra host --extra $(or $(TENSORFLOW),cpu)
 	touch $@
 
 help:  ## list these commands
