@@ -14,7 +14,7 @@ def share_of_cores(supernodes: int, cgroup: Path = Path("/sys/fs/cgroup")) -> in
 
 
 def _cpu_limit(cgroup: Path) -> float | None:
-    """Return the cores that the container may use (`docker run --cpus`); None where there is no limit."""
+    """Return the cores that the container may use (`docker run --cpus`); None if there is no limit."""
     try:
         if (cgroup / "cpu.max").exists():  # cgroup v2
             quota, period = (cgroup / "cpu.max").read_text().split()

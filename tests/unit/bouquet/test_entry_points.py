@@ -1,4 +1,4 @@
-"""The entry points of containers: each loads only its own settings, and nothing that reads its environment too early."""
+"""The entry points of containers: each loads only its own settings, and no package that reads its environment early."""
 
 import subprocess
 import sys

@@ -103,7 +103,9 @@ def test_a_size_that_excludes_the_slot_makes_the_supernode_leave(tmp_path: Path)
     listener.wait_for("leave: the fleet now has 3 SuperNodes, so this one cannot keep partition-id 3")
 
 
-def test_a_pinned_supernode_gets_its_partition_from_one_that_is_not_pinned(tmp_path: Path) -> None:
+def test_a_pinned_supernode_gets_its_partition_from_one_that_is_not_pinned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     size, unpinned, pinned = tmp_path / "size", RecordingListener(), RecordingListener()
     write_size(size, 2)
     assert lease_partition(tmp_path, 2) == 0
@@ -115,6 +117,7 @@ def test_a_pinned_supernode_gets_its_partition_from_one_that_is_not_pinned(tmp_p
     os.close(lease)  # as the kernel does when its process ends
     waiting.join(10)
     assert not waiting.is_alive()
+    assert capsys.readouterr().err.startswith("bouquet: waiting for partition-id 0: the SuperNode on ")
     watch_fleet_size(size, tmp_path, 0, True, pinned)
     pinned.wait_for("resize 2")
     assert lease_partition(tmp_path, 2) == 1  # an unpinned SuperNode skips the claimed partition
