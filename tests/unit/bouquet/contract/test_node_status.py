@@ -47,7 +47,7 @@ def test_an_idle_node_has_no_run(tmp_path: Path) -> None:
     assert read_all(tmp_path)[0].run_id is None
 
 
-def test_statuss_come_in_the_order_of_partitions_and_a_broken_one_is_left_out(tmp_path: Path) -> None:
+def test_statuses_come_in_the_order_of_partitions_and_a_broken_one_is_left_out(tmp_path: Path) -> None:
     for partition_id in (10, 2, 0):
         NodeStatusFile(tmp_path, partition_id, "CPU")
     (tmp_path / "partition-1.json").write_text('{"partition')
