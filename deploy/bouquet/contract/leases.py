@@ -1,52 +1,47 @@
-"""Which partition a SuperNode holds: an exclusive lease on one of 0 .. N-1, freed by the kernel.
+"""Which partition a SuperNode holds: an exclusive lease on one of 0 to N-1, released by the kernel.
 
-Compose's replica number is no partition-id (after a removal it leaves holes and runs past N-1), so each
-SuperNode takes an exclusive lock (`flock(2)`) on the first free `partition-<k>` file of a folder that all
-share. The lock belongs to the open file, so it survives `exec` and ends with the process, however that
-ends: never two holders, never a hole. See docs/decisions/0002-partition-id-by-lease.md.
+Compose's replica number cannot serve as partition-id: after a removal the numbers have gaps and exceed N-1. So each
+SuperNode takes an exclusive lock (`flock(2)`) on the first free `partition-<k>` file in a folder that all SuperNodes
+share. The lock belongs to the open file: it survives `exec`, and the kernel releases it when the process ends for any
+reason. So a partition never has two holders, and never stays taken after its holder's end. See
+docs/decisions/0002-partition-id-by-lease.md.
 
-Who must have one in particular, because it was told so, locks `claim-<k>` first: whoever took that partition only
-because it was free goes elsewhere (`deploy/bouquet/node/slot.py`), so that neither waits for ever.
+A SuperNode pinned to a partition locks `claim-<k>` first. A SuperNode that holds a claimed partition without being
+pinned to it moves to another one (`bouquet.node.slot`), so neither waits forever.
 
-`python -m bouquet.contract.leases <folder>` prints who holds which.
+`python -m bouquet.contract.leases <folder>` prints the holders as JSON.
 """
 
 import fcntl
 import json
+import math
 import os
 import socket
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 from bouquet.errors import FleetError, SettingError
+from bouquet.polling import poll_until
 
-HANDOVER = 0.5
-"""Seconds between two looks at a claimed partition whose holder is about to leave it."""
+CLAIM_POLL_SECONDS = 0.5
+"""Interval at which a pinned SuperNode retries a claimed partition that another SuperNode still holds."""
 
 
 def lease_partition(
     leases: Path, supernodes: int, wanted: int | None = None, partition_id_source: str = "PARTITION_ID"
 ) -> int:
-    """Take a partition-id for the rest of this process's life, `exec` included.
+    """Acquire a partition-id until this process ends; the lease survives `exec`.
 
-    Parameters
-    ----------
-    leases : Path
-        Folder that all SuperNodes of the fleet share; made where missing.
-    supernodes : int
-        N: partition-ids are 0 to N-1.
-    wanted : int | None
-        The one partition-id to take, or None for the lowest that is free and that nobody claims.
-    partition_id_source : str
-        The setting that `wanted` comes from, for the error.
+    Args:
+        leases: Folder that all SuperNodes of the fleet share; created if missing.
+        supernodes: The fleet's size N: partition-ids are 0 to N-1.
+        wanted: The partition-id that this SuperNode is pinned to; None for the lowest that is free and unclaimed.
+        partition_id_source: The setting that `wanted` comes from, for error messages.
 
-    Raises
-    ------
-    SettingError
-        `wanted` is claimed by another SuperNode.
-    FleetError
-        All N are held, or `wanted` is not among them.
+    Raises:
+        SettingError: Another SuperNode has claimed `wanted`.
+        FleetError: All N partitions are taken, or `wanted` is not one of them.
     """
     leases.mkdir(parents=True, exist_ok=True)
     if wanted is None:
@@ -59,28 +54,29 @@ def lease_partition(
         )
     if wanted >= supernodes:
         raise FleetError(
-            f"SUPERNODES={supernodes}: the partition-id {wanted} that {partition_id_source} gives is none of 0..{supernodes - 1}",
+            f"SUPERNODES={supernodes}: partition-id {wanted} (from {partition_id_source}) is not in "
+            f"0..{supernodes - 1}",
             f"to grow the fleet: SUPERNODES={wanted + 1} docker compose up -d",
         )
-    if not _lock(leases / f"claim-{wanted}"):
+    claim, partition = leases / f"claim-{wanted}", leases / f"partition-{wanted}"
+    if not _lock(claim):
         raise SettingError(
             partition_id_source,
             wanted,
-            f"taken by the SuperNode on {_holder(leases / f'claim-{wanted}')}",
-            f"give each SuperNode its own, or leave {partition_id_source} out",
+            f"taken by the SuperNode on {_holder(claim)}",
+            f"give each SuperNode its own {partition_id_source}, or leave it out",
         )
-    told = False
-    while not _lock(leases / f"partition-{wanted}"):
-        if not told:
-            host = _holder(leases / f"partition-{wanted}")
-            sys.stderr.write(f"bouquet: waiting for partition-id {wanted}: the SuperNode on {host} makes room for it\n")
-            told = True
-        time.sleep(HANDOVER)
+    if not _lock(partition):
+        sys.stderr.write(
+            f"bouquet: waiting for partition-id {wanted}: the SuperNode on {_holder(partition)} releases it after its "
+            "current message\n"
+        )
+        poll_until(partial(_lock, partition), math.inf, CLAIM_POLL_SECONDS)
     return wanted
 
 
 def is_claimed(leases: Path, partition_id: int) -> bool:
-    """Whether a SuperNode lives that must have this very partition."""
+    """Return whether a running SuperNode is pinned to this partition."""
     return _is_locked(leases / f"claim-{partition_id}")
 
 
@@ -97,7 +93,7 @@ def _lock(path: Path) -> bool:
     except BlockingIOError:
         os.close(descriptor)
         return False
-    os.set_inheritable(descriptor, True)  # the lease passes through exec to flower-supernode
+    os.set_inheritable(descriptor, True)  # exec passes the lease on to the serving process
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{socket.gethostname()}\n".encode())
     return True

@@ -1,7 +1,7 @@
-"""What each SuperNode says of itself, in a small file of a folder that all share: for `make status`, and for people.
+"""The status of each SuperNode: a small JSON file in a folder that all SuperNodes share, for `make status`.
 
-One look into one container shows every node of the machine. Written when something changes, at once or not at all;
-read by whoever wants to know. A file whose host is gone is of a node that is gone.
+Reading the folder in one container shows every SuperNode of the machine. A SuperNode replaces its file at each change.
+The file of a SuperNode that has ended stays: its host no longer exists.
 """
 
 import json
@@ -13,72 +13,79 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from bouquet.files import write_atomically
+
 IDS = ("node_id", "run_id")
-"""Texts in the file: 64 bits are more than a JSON number holds."""
+"""Fields that the file stores as text: JSON readers may round a 64-bit number."""
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """What a node said last."""
+    """The last status of a SuperNode.
+
+    Attributes:
+        partition_id: The partition that it holds.
+        host: Its host name.
+        pid: Its process id, in its own container.
+        device: What its apps compute on.
+        node_id: Its id at the SuperLink; None before it has registered.
+        online: Whether the SuperLink counts it as online.
+        heartbeat: When the SuperLink last acknowledged a heartbeat, in seconds since the epoch.
+        run_id: The run whose message it is processing; None while idle.
+    """
 
     partition_id: int
     host: str
     pid: int
-    """In its own container."""
     device: str
     node_id: int | None = None
-    """As the SuperLink knows it."""
     online: bool = False
     heartbeat: float | None = None
-    """Seconds since the epoch: when the SuperLink last acknowledged one."""
     run_id: int | None = None
-    """The run whose message it works on."""
 
 
 class NodeStatusFile:
-    """This node's own file."""
+    """The status file of this process's SuperNode."""
 
     def __init__(self, folder: Path, partition_id: int, device: str) -> None:
-        """Write the first report of this process."""
+        """Write the first status: neither registered nor online."""
         self._path = folder / f"partition-{partition_id}.json"
         self._lock = threading.Lock()
-        self._report = NodeStatus(partition_id, socket.gethostname(), os.getpid(), device)
+        self._status = NodeStatus(partition_id, socket.gethostname(), os.getpid(), device)
         self._write()
 
-    def registered(self, node_id: int) -> None:
-        """Say that the SuperLink has taken this node; nothing is known of heartbeats."""
-        self._note(node_id=node_id, online=True)
+    def set_registered(self, node_id: int) -> None:
+        """Record that the SuperLink has registered this node, where heartbeats cannot be observed."""
+        self._update(node_id=node_id, online=True)
 
-    def online(self, node_id: int) -> None:
-        """Say that the SuperLink counts this node as online, as of now."""
-        self._note(node_id=node_id, online=True, heartbeat=time.time())
+    def set_online(self, node_id: int) -> None:
+        """Record that the SuperLink counts this node as online, as of now."""
+        self._update(node_id=node_id, online=True, heartbeat=time.time())
 
-    def offline(self) -> None:
-        """Say that the SuperLink does not answer."""
-        self._note(online=False)
+    def set_offline(self) -> None:
+        """Record that the SuperLink is unreachable."""
+        self._update(online=False)
 
-    def works_on(self, run_id: int | None) -> None:
-        """Say whose message the node works on."""
-        self._note(run_id=run_id)
+    def set_run(self, run_id: int | None) -> None:
+        """Record the run whose message the node is processing; None while idle."""
+        self._update(run_id=run_id)
 
-    def _note(self, **changes: object) -> None:
+    def _update(self, **changes: object) -> None:
         with self._lock:
-            self._report = replace(self._report, **changes)  # type: ignore[arg-type]
+            self._status = replace(self._status, **changes)  # type: ignore[arg-type]
             self._write()
 
     def _write(self) -> None:
-        said = asdict(self._report)
+        values = asdict(self._status)
         for name in IDS:
-            said[name] = None if said[name] is None else str(said[name])
-        part = self._path.with_suffix(f".{self._report.host}.{self._report.pid}")
-        with suppress(OSError):  # a full disk is no reason for a node to fail
+            values[name] = None if values[name] is None else str(values[name])
+        with suppress(OSError):  # a full disk must not make a node fail
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(said), encoding="utf-8")
-            part.replace(self._path)
+            write_atomically(self._path, json.dumps(values).encode())
 
 
 def read(path: Path) -> NodeStatus | None:
-    """Return a node's report; None where there is none that can be read."""
+    """Return the status in a file; None for a missing or unreadable file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         values = {field.name: found.get(field.name) for field in fields(NodeStatus)}
@@ -90,6 +97,6 @@ def read(path: Path) -> NodeStatus | None:
 
 
 def read_all(folder: Path) -> list[NodeStatus]:
-    """Return the reports in a folder, by partition-id."""
-    reports = [report for path in folder.glob("partition-*.json") if (report := read(path))]
-    return sorted(reports, key=lambda report: report.partition_id)
+    """Return every readable status in a folder, ordered by partition-id."""
+    statuses = [status for path in folder.glob("partition-*.json") if (status := read(path))]
+    return sorted(statuses, key=lambda status: status.partition_id)

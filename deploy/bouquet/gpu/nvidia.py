@@ -1,6 +1,6 @@
-"""Which NVIDIA GPUs this machine has, and whether Docker can hand them to containers.
+"""Which NVIDIA GPUs this machine has, and whether Docker can give containers access to them.
 
-Works the same on the host and in a container that was given the GPUs, where NVIDIA's runtime puts `nvidia-smi`.
+It works the same on the host and in a container with access to the GPUs, where NVIDIA's runtime adds `nvidia-smi`.
 """
 
 import json
@@ -23,19 +23,14 @@ _SLICE = re.compile(r"\s+MIG (\S+\.(\d+)gb\S*)\s+Device\s+\d+: \(UUID: (MIG-\S+)
 def shares(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], str]:
     """Plan what the nodes of this machine compute on.
 
-    Returns
-    -------
-    tuple[tuple[Share, ...], str]
-        A share for each partition-id, or none for the CPU; and why.
+    Returns:
+        A share for each partition-id, or no shares for the CPU; and the reason.
 
-    Raises
-    ------
-    SettingError
-        There are GPUs, but too little memory for so many nodes.
-    HostError
-        There are GPUs that cannot be read.
+    Raises:
+        SettingError: The GPUs have too little memory for so many nodes.
+        HostError: nvidia-smi does not report a GPU's memory.
     """
-    devices, why = settings.devices, "as GPUS says"
+    devices, why = settings.devices, "set by GPUS"
     if devices is None:
         devices, why = find()
     elif not devices:
@@ -47,64 +42,77 @@ def shares(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], s
         raise SettingError(
             "GPU_MEMORY",
             f"1/{settings.nodes}",
-            f"there are {supernodes} SuperNodes",
-            f"reckon with them: GPU_MEMORY=1/{supernodes}, or leave GPU_MEMORY out",
+            f"too few parts for {supernodes} SuperNodes",
+            f"plan for all of them: GPU_MEMORY=1/{supernodes}, or leave GPU_MEMORY out",
         )
     return planned[:supernodes], why
 
 
 def share(settings: GpuSettings, supernodes: int, partition_id: int) -> tuple[Share | None, str]:
-    """Return what one node computes on, None for the CPU; and why."""
-    if settings.own is not None:
-        return Share(settings.own, settings.memory_mib), "as GPU says"
+    """Return what one node computes on, None for the CPU; and the reason."""
+    if settings.device is not None:
+        return Share(settings.device, settings.memory_mib), "set by GPU"
     planned, why = shares(settings, supernodes)
     return (planned[partition_id] if planned else None), why
 
 
 def for_containers(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], str]:
-    """Return `shares` as far as Docker can hand GPUs to containers; raise as `_without`."""
+    """Return `shares`, or none if Docker cannot give containers access to GPUs.
+
+    Raises:
+        SettingError: As for `shares`, or `GPUS` lists devices that containers cannot use.
+        HostError: As for `shares`.
+    """
     planned, why = shares(settings, supernodes)
     if not planned or docker_runtime():
         return planned, why
-    return _without(settings, "Docker has no NVIDIA runtime", "install the NVIDIA Container Toolkit")
+    return _no_shares(settings, "Docker has no NVIDIA runtime", "install the NVIDIA Container Toolkit")
 
 
 def for_processes(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], str]:
-    """Return `shares` as far as this environment's TensorFlow can use GPUs; raise as `_without`."""
+    """Return `shares`, or none if this environment's TensorFlow cannot use GPUs.
+
+    Raises:
+        SettingError: As for `shares`, or `GPUS` lists devices that TensorFlow cannot use.
+        HostError: As for `shares`.
+    """
     planned, why = shares(settings, supernodes)
     if not planned or find_spec("nvidia") is not None:  # the packages of tensorflow[and-cuda]
         return planned, why
     problem = "the TensorFlow in .venv is built for the CPU"
-    return _without(settings, problem, "take the other: TENSORFLOW=cuda make -B .venv/ready")
+    return _no_shares(settings, problem, "install the CUDA build: TENSORFLOW=cuda make -B .venv/ready")
 
 
-def _without(settings: GpuSettings, problem: str, mend: str) -> tuple[tuple[Share, ...], str]:
-    """Return that there are no shares, and why; raise `SettingError` where `GPUS` names devices."""
+def _no_shares(settings: GpuSettings, problem: str, hint: str) -> tuple[tuple[Share, ...], str]:
+    """Return no shares, and the reason; raise `SettingError` if `GPUS` lists devices."""
     if settings.devices:
-        raise SettingError("GPUS", gpu.listed(settings.devices), problem, f"{mend}, or compute on the CPU: GPUS=none")
-    return (), f"there are GPUs, but {problem}; to use them, {mend}"
+        raise SettingError("GPUS", gpu.format_devices(settings.devices), problem, f"{hint}, or use the CPU: GPUS=none")
+    return (), f"there are GPUs, but {problem}; to use them, {hint}"
 
 
 @cache
 def find() -> tuple[tuple[Device, ...], str]:
-    """Return this machine's devices, and where that is known from, or why there are none."""
+    """Return this machine's devices, and how they were found, or why there are none."""
     if shutil.which("nvidia-smi") is None:
-        return (), "there is no nvidia-smi"
-    asked, listed = _nvidia_smi(*QUERY), _nvidia_smi("-L")
-    for answer in (asked, listed):
+        return (), "nvidia-smi is not installed"
+    queried, listed = _nvidia_smi(*QUERY), _nvidia_smi("-L")
+    for answer in (queried, listed):
         if answer.returncode:
-            said = (answer.stdout.strip() or answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[0]
-            return (), f"nvidia-smi finds none: {said}"
-    devices = parse(asked.stdout, listed.stdout)
+            text = answer.stdout.strip() or answer.stderr.strip() or f"exit code {answer.returncode}"
+            return (), f"nvidia-smi finds none: {text.splitlines()[0]}"
+    devices = parse(queried.stdout, listed.stdout)
     if devices:
-        return devices, "by nvidia-smi"
-    return (), "nvidia-smi finds none" + (": MIG is on, and has no instances" if "Enabled" in asked.stdout else "")
+        return devices, "found by nvidia-smi"
+    return (), "nvidia-smi finds none" + (": MIG is on, but has no instances" if "Enabled" in queried.stdout else "")
 
 
 def parse(queried: str, listed: str) -> tuple[Device, ...]:
-    """Return the devices of what `nvidia-smi --query-gpu` and `nvidia-smi -L` print.
+    """Return the devices in the output of `nvidia-smi --query-gpu` and `nvidia-smi -L`.
 
-    A GPU in MIG mode computes only by its slices. Their size is the profile's, in GB as it is named.
+    A GPU in MIG mode counts as its slices. The memory of a slice is the size in its profile's name, in GB.
+
+    Raises:
+        HostError: nvidia-smi does not report a GPU's memory.
     """
     slices = _slices(listed)
     devices: list[Device] = []
@@ -118,21 +126,21 @@ def parse(queried: str, listed: str) -> tuple[Device, ...]:
             devices.append(Device(index, int(memory), name))
         else:
             raise HostError(
-                f"GPU {index} ({name}): nvidia-smi gives its memory as {memory}",
-                f"give the GPUs by hand, as in GPUS={index}:24GiB, or none: GPUS=none",
+                f"GPU {index} ({name}): nvidia-smi reports its memory as {memory}",
+                f"list the GPUs with their memory, as in GPUS={index}:24GiB, or use the CPU: GPUS=none",
             )
     return tuple(devices)
 
 
 def docker_runtime() -> bool:
-    """Whether Docker can hand GPUs to containers: it knows NVIDIA's runtime, or has its hook at hand."""
+    """Return whether Docker can give containers access to GPUs: it has NVIDIA's runtime, or its hook is installed."""
     if shutil.which("nvidia-container-runtime-hook"):
         return True
-    asked = subprocess.run(
+    info = subprocess.run(
         ["docker", "info", "--format", "{{json .Runtimes}}"], capture_output=True, text=True, check=False
     )
     try:
-        return asked.returncode == 0 and "nvidia" in json.loads(asked.stdout)
+        return info.returncode == 0 and "nvidia" in json.loads(info.stdout)
     except ValueError:
         return False
 

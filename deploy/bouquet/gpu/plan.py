@@ -1,11 +1,12 @@
-"""Which GPU each SuperNode computes on, and how much of its memory it may take: arithmetic, nothing else.
+"""Which GPU each SuperNode computes on, and how much of its memory it may use: pure arithmetic.
 
-A node's process takes two kinds of GPU memory: CUDA's context, which no setting bounds, and what TensorFlow allocates,
-which a limit bounds. A node has up to EXECUTOR_WORKERS processes at a time. So a device that n nodes share is cut
-into n x workers equal parts, and TensorFlow gets what a context leaves of one (docs/decisions/0013-gpu-plan.md).
+A process uses two kinds of GPU memory: CUDA's context, which no setting limits, and TensorFlow's allocations, which a
+setting limits. A node has up to EXECUTOR_WORKERS processes at a time. So the memory of a device that n nodes share is
+divided into n x workers equal parts. Each process gets one part: first the context, the rest for TensorFlow
+(docs/decisions/0013-gpu-plan.md).
 
-The same list gives the same plan everywhere, so every replica works out its own share from its partition-id, and a
-node's device does not depend on how many come after it.
+The same list of devices gives the same plan everywhere. So every replica computes its own share from its partition-id,
+and a node's device does not depend on how many nodes are added later.
 """
 
 import re
@@ -16,9 +17,9 @@ from dataclasses import dataclass
 from bouquet.errors import SettingError
 
 CONTEXT_MIB = 512
-"""Memory that CUDA and its libraries take for each process, beside TensorFlow's."""
-LEAST_MIB = 512
-"""Less than this is of no use to TensorFlow."""
+"""MiB that CUDA and its libraries use in each process, besides TensorFlow's allocations."""
+MIN_MIB = 512
+"""MiB that TensorFlow needs at least in each process."""
 
 _ENTRY = re.compile(r"(?P<id>[\w/-]+)(?::(?P<size>[\d.]+) ?(?P<unit>GiB|MiB))?", re.IGNORECASE)
 _SIZE = re.compile(r"(?P<size>[\d.]+) ?(?P<unit>GiB|MiB)", re.IGNORECASE)
@@ -28,10 +29,15 @@ _EXAMPLE = "GPUS=0:24GiB,1:24GiB"
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU, or a MIG slice of one."""
+    """A GPU, or a MIG slice of one.
+
+    Attributes:
+        id: Its value for CUDA_VISIBLE_DEVICES: the index that nvidia-smi shows, or a UUID.
+        memory_mib: Its memory; 0 if unknown.
+        name: Its model, for people.
+    """
 
     id: str
-    """As CUDA_VISIBLE_DEVICES takes it: the number that nvidia-smi shows, or a UUID."""
     memory_mib: int
     name: str = ""
 
@@ -42,86 +48,79 @@ class Device:
 
 @dataclass(frozen=True)
 class Share:
-    """What one node gets."""
+    """What one node gets.
+
+    Attributes:
+        device: The GPU that its processes compute on.
+        limit_mib: MiB that TensorFlow may allocate in each process; None for no limit, on a device that no other node
+            uses.
+    """
 
     device: Device
     limit_mib: int | None
-    """What TensorFlow may allocate in each process; None: as much as it needs of a device that is the node's alone."""
 
     def __str__(self) -> str:
         return str(self.device) + _limited(self.limit_mib)
 
 
 def plan(devices: Sequence[Device], supernodes: int, workers: int, limit_mib: int | None = None) -> tuple[Share, ...]:
-    """Spread nodes over devices.
+    """Return a share for each partition-id.
 
-    Parameters
-    ----------
-    devices : Sequence[Device]
-        What there is, at least one.
-    supernodes : int
-        How many nodes share them.
-    workers : int
-        How many processes a node may have at a time.
-    limit_mib : int | None
-        What TensorFlow may allocate in each process; None: an equal part.
+    Args:
+        devices: The devices to share, at least one.
+        supernodes: How many nodes share them.
+        workers: How many processes a node may have at a time.
+        limit_mib: MiB that TensorFlow may allocate in each process; None for an equal part.
 
-    Returns
-    -------
-    tuple[Share, ...]
-        A share for each partition-id.
-
-    Raises
-    ------
-    SettingError
-        A share is too small to be of use.
+    Raises:
+        SettingError: A share is too small for TensorFlow.
     """
-    placed = spread(devices, supernodes)
-    nodes = Counter(device.id for device in placed)
-    need = CONTEXT_MIB + (limit_mib or LEAST_MIB)
+    assigned = spread(devices, supernodes)
+    nodes = Counter(device.id for device in assigned)
+    need = CONTEXT_MIB + (limit_mib or MIN_MIB)
     for device in devices:
         if nodes[device.id] and device.memory_mib // (nodes[device.id] * workers) < need:
             raise _too_many(devices, device, nodes[device.id], supernodes, workers, limit_mib)
     return tuple(
         Share(device, limit_mib or _part(device, nodes[device.id], workers) if nodes[device.id] > 1 else limit_mib)
-        for device in placed
+        for device in assigned
     )
 
 
 def spread(devices: Sequence[Device], supernodes: int) -> list[Device]:
-    """Return the device of each node: the next node goes where most memory is left for it, so each to its size."""
+    """Return the device of each node: each gets the device that then has the most memory per node."""
     nodes: Counter[str] = Counter()
-    placed = []
+    assigned = []
     for _ in range(supernodes):
         device = max(devices, key=lambda device: device.memory_mib / (nodes[device.id] + 1))
         nodes[device.id] += 1
-        placed.append(device)
-    return placed
+        assigned.append(device)
+    return assigned
 
 
 def environment(share: Share | None) -> dict[str, str]:
-    """Return the variables that bind a node's processes to its share; None: to the CPU."""
+    """Return the variables that bind a node's processes to its share; a share of None means the CPU."""
     if share is None:
         return {"CUDA_VISIBLE_DEVICES": "-1", "BOUQUET_GPU": "", "BOUQUET_GPU_MEMORY_MIB": ""}
     return {
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's own numbers are not nvidia-smi's
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # number devices as nvidia-smi does
         "CUDA_VISIBLE_DEVICES": share.device.id,
         "BOUQUET_GPU": str(share.device),
         "BOUQUET_GPU_MEMORY_MIB": str(share.limit_mib or ""),
-        # Any TensorFlow app then takes memory as it needs it, not the whole device at its start.
+        # TensorFlow allocates memory as needed; by default it takes the whole device at its start.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
 
 
 def describe_assigned(environment: Mapping[str, str]) -> str:
-    """Return what a process with these variables was given."""
+    """Return what a process with these variables computes on, for people."""
     if not (device := environment.get("BOUQUET_GPU")):
         return "CPU"
     return device + _limited(environment.get("BOUQUET_GPU_MEMORY_MIB"))
 
 
 def describe(shares: Iterable[Share]) -> list[str]:
-    """Return the plan as lines, one for each device that has nodes."""
+    """Return the plan as lines, one per distinct share."""
     nodes: dict[Share, list[int]] = {}
     for partition_id, share in enumerate(shares):
         nodes.setdefault(share, []).append(partition_id)
@@ -132,7 +131,7 @@ def describe(shares: Iterable[Share]) -> list[str]:
 
 
 def summary(shares: Sequence[Share], why: str) -> list[str]:
-    """Return the lines that say what the nodes compute on, and why."""
+    """Return lines for people: what the nodes compute on, and the reason."""
     if not shares:
         return [f"GPUs: none, the nodes compute on the CPU ({why})"]
     return [f"GPUs: {len({share.device for share in shares})} for {len(shares)} SuperNodes ({why})"] + [
@@ -140,45 +139,47 @@ def summary(shares: Sequence[Share], why: str) -> list[str]:
     ]
 
 
-def listed(devices: Iterable[Device]) -> str:
-    """Return devices as `GPUS` takes them."""
+def format_devices(devices: Iterable[Device]) -> str:
+    """Return devices in the format of `GPUS`."""
     return ",".join(f"{device.id}:{device.memory_mib}MiB" for device in devices)
 
 
 def parse_devices(name: str, text: str) -> tuple[Device, ...]:
-    """Read a list given by hand, such as `0:24GiB,1:24GiB`, where each device needs its size.
+    """Parse a list of devices with their memory, such as `0:24GiB,1:24GiB`.
 
-    Raises
-    ------
-    SettingError
-        An entry is no device with a size, or a device comes twice.
+    Raises:
+        SettingError: An entry is malformed or has no memory size, or a device is listed twice.
     """
     devices = tuple(parse_device(name, entry.strip()) for entry in text.split(","))
     for device in devices:
         if not device.memory_mib:
-            raise SettingError(name, text, f"{device.id} has no size", f"give each its memory, as in {_EXAMPLE}")
+            hint = f"give each device its memory, as in {_EXAMPLE}"
+            raise SettingError(name, text, f"{device.id} has no memory size", hint)
     twice = [id_ for id_, count in Counter(device.id for device in devices).items() if count > 1]
     if twice:
-        raise SettingError(name, text, f"{twice[0]} comes twice", "name each device once")
+        raise SettingError(name, text, f"{twice[0]} is listed twice", "list each device once")
     return devices
 
 
 def parse_device(name: str, text: str) -> Device:
-    """Read one device, such as `1`, `1:4GiB` or `MIG-<uuid>:10GiB`; without a size it has 0 MiB."""
+    """Parse one device, such as `1`, `1:4GiB` or `MIG-<uuid>:10GiB`; without a size it has 0 MiB."""
     if (match := _ENTRY.fullmatch(text)) is None or text.startswith("-"):
         hint = f"give auto, none, or devices with their memory, as in {_EXAMPLE} or GPUS=MIG-<uuid>:10GiB"
-        raise SettingError(name, text, "no device with a size in MiB or GiB", hint)
+        raise SettingError(name, text, "not a device with a size in MiB or GiB", hint)
     return Device(match["id"], _mib(name, text, match["size"], match["unit"]) if match["size"] else 0)
 
 
 def parse_memory(name: str, text: str) -> tuple[int | None, int | None]:
-    """Read a size, such as `2GiB` or `700MiB`, as MiB, or an equal part, such as `1/20`, as its number of nodes."""
+    """Parse a size or an equal part; return MiB and nodes, of which one is None.
+
+    A size is for example `2GiB` or `700MiB`. An equal part is for example `1/20`, where 20 is the number of nodes.
+    """
     if match := _PART.fullmatch(text):
         return None, int(match["nodes"])
     if match := _SIZE.fullmatch(text):
         return _mib(name, text, match["size"], match["unit"]), None
-    hint = f"give for example {name}=2GiB, or {name}=1/20 for the part that each of 20 nodes would have"
-    raise SettingError(name, text, "no size in MiB or GiB", hint)
+    hint = f"give for example {name}=2GiB, or {name}=1/20 for an equal part among 20 nodes"
+    raise SettingError(name, text, "not a size in MiB or GiB", hint)
 
 
 def _mib(name: str, text: str, size: str, unit: str) -> int:
@@ -187,12 +188,12 @@ def _mib(name: str, text: str, size: str, unit: str) -> int:
     except ValueError:
         mib = 0
     if mib < 1:
-        raise SettingError(name, text, f"{size} is no size", "give a number over 0, as in 24GiB or 700MiB")
+        raise SettingError(name, text, f"{size} is not a size", "give a number greater than 0, as in 24GiB or 700MiB")
     return mib
 
 
 def _limited(limit_mib: int | str | None) -> str:
-    return f", at most {limit_mib} MiB a process" if limit_mib else ", whole"
+    return f", at most {limit_mib} MiB per process" if limit_mib else ", all its memory"
 
 
 def _part(device: Device, nodes: int, workers: int) -> int:
@@ -202,24 +203,24 @@ def _part(device: Device, nodes: int, workers: int) -> int:
 def _too_many(
     devices: Sequence[Device], device: Device, nodes: int, supernodes: int, workers: int, limit_mib: int | None
 ) -> SettingError:
-    asked = f"GPU_MEMORY={limit_mib}MiB" if limit_mib else f"at least {LEAST_MIB} MiB"
+    tensorflow = f"GPU_MEMORY={limit_mib}MiB" if limit_mib else f"at least {MIN_MIB} MiB"
     part = device.memory_mib // (nodes * workers)
     problem = (
-        f"too many for the GPUs: {device} has {device.memory_mib} MiB, and {nodes} nodes x {workers} processes "
-        f"(EXECUTOR_WORKERS) make {part} MiB each; CUDA takes {CONTEXT_MIB} of that, TensorFlow needs {asked}, "
-        f"together {CONTEXT_MIB + (limit_mib or LEAST_MIB)} MiB"
+        f"too many for the GPUs: {device} has {device.memory_mib} MiB, so {nodes} nodes x {workers} processes "
+        f"(EXECUTOR_WORKERS) get {part} MiB each, but need {CONTEXT_MIB + (limit_mib or MIN_MIB)} MiB each: "
+        f"{CONTEXT_MIB} MiB for CUDA and {tensorflow} for TensorFlow"
     )
-    mends = []
+    hints = []
     if fit := _fitting(devices, workers, limit_mib):
-        mends.append(f"{fit} fit: SUPERNODES={fit}")
+        hints.append(f"run {fit} SuperNodes, which fit: SUPERNODES={fit}")
     if workers > 1 and _fitting(devices, 1, limit_mib) >= supernodes:
-        mends.append("a process a node fits: EXECUTOR_WORKERS=1")
-    if limit_mib and limit_mib > LEAST_MIB:
-        mends.append(f"give less: GPU_MEMORY={LEAST_MIB}MiB")
-    mends.append("compute on the CPU: GPUS=none")
-    return SettingError("SUPERNODES", supernodes, problem, ", or ".join(mends))
+        hints.append("run one process per node, which fits: EXECUTOR_WORKERS=1")
+    if limit_mib and limit_mib > MIN_MIB:
+        hints.append(f"give TensorFlow less: GPU_MEMORY={MIN_MIB}MiB")
+    hints.append("compute on the CPU: GPUS=none")
+    return SettingError("SUPERNODES", supernodes, problem, ", or ".join(hints))
 
 
 def _fitting(devices: Sequence[Device], workers: int, limit_mib: int | None) -> int:
-    need = (CONTEXT_MIB + (limit_mib or LEAST_MIB)) * workers
+    need = (CONTEXT_MIB + (limit_mib or MIN_MIB)) * workers
     return sum(device.memory_mib // need for device in devices)

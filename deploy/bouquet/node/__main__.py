@@ -1,7 +1,8 @@
 """Entry point of a SuperNode: `python -m bouquet.node`.
 
-It reads the settings, acquires a partition, its key and its share of a GPU, and becomes the process that serves. That
-is a new program, because TensorFlow and gRPC read their environment variables when they are imported.
+It reads the settings, acquires a partition with its key and its share of a GPU, and replaces itself by the process
+that serves. TensorFlow and gRPC read their environment variables when they are imported: so this module sets the
+variables and imports neither of the two.
 """
 
 import os
@@ -66,7 +67,7 @@ def security(settings: SuperNodeSettings, partition_id: int) -> list[str]:
 
 
 def main() -> None:
-    """Check the settings, acquire a partition, and become the process that runs Flower's SuperNode."""
+    """Check the settings, acquire a partition, and replace this process by the one that serves."""
     settings = SuperNodeSettings.read()
     partition_id, supernodes = acquire_slot(settings)
     os.environ[PARTITION_ID] = str(partition_id)
@@ -75,7 +76,7 @@ def main() -> None:
         sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
     else:
         wait_for_identity(settings.directories.identities, partition_id, settings.superlink_max_wait)
-    # Ten nodes with as many TensorFlow threads as cores each would compete for the cores.
+    # TensorFlow starts a thread per core by default: ten nodes on one machine would compete for the cores.
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, str(settings.threads or share_of_cores(supernodes)))
     share, why = nvidia.share(settings.gpus, supernodes, partition_id)

@@ -60,18 +60,18 @@ def _serve_warm(
 ) -> None:
     def online(node_id: int) -> None:
         health.set_flower(True)
-        status.online(node_id)
+        status.set_online(node_id)
 
     def offline(reason: str) -> None:
         health.set_flower(False)
-        status.offline()
+        status.set_offline()
 
     reconnect_soon()
     node = Node(online, offline)
     api = RuntimeApi(address=_value(arguments, "--clientappio-api-address"))
     executor = Executor(TaskQueue(api, TaskType.CLIENT_APP, node.tasks), api, executor_settings)
     node.on_run_ended = executor.end_run
-    executor.on_task = status.works_on
+    executor.on_task = status.set_run
     _watch_fleet_size(settings, node)
     sys.argv = ["flower-supernode", *arguments, "--isolation", "process"]
     at_exit(executor.stop)
@@ -87,7 +87,7 @@ def _serve_stock(
 ) -> None:
     def registered(node_id: int) -> None:
         health.set_flower(True)
-        status.registered(node_id)
+        status.set_registered(node_id)
 
     _watch_fleet_size(settings, stock.Node())
     health.set_executor(True)  # Flower's own executor starts and ends with each message

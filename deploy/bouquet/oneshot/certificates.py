@@ -1,13 +1,14 @@
-"""TLS for a fleet: a CA of its own and the SuperLink's certificate, or the operator's, as files that stay valid.
+"""Provides the fleet's TLS files: its CA and the SuperLink's certificate, or the user's own certificates.
 
-Three folders, each with its readers (docs/decisions/0011-secure-by-default.md):
+`python -m bouquet.oneshot.certificates` fills three folders, each with its own readers
+(docs/decisions/0011-secure-by-default.md):
 
-    authority    ca.key, ca.crt                       this module alone
+    authority    ca.key, ca.crt                       this module only
     server       server.key, server.pem, ca.crt       the SuperLink
     identities   ca.crt, later a key for each node    the SuperNodes
 
-What is valid stays as it is; what ends soon, is damaged or lacks a name is made anew. Each file is written whole or
-not at all, keys readable by their owner only.
+A valid certificate is kept. One that expires soon, is damaged or lacks a name is replaced. Every file is written
+atomically, and only its owner can read a private key.
 """
 
 import datetime
@@ -29,85 +30,88 @@ from bouquet.errors import SettingError, report_errors
 from bouquet.files import write_if_changed
 from bouquet.settings.oneshot import CertificateSettings
 
-OWN_HINT = f"give a folder with {CA}, {SERVER} and {SERVER_KEY}, or leave CERTIFICATES out"
+USER_HINT = f"give a folder with {CA}, {SERVER} and {SERVER_KEY}, or leave CERTIFICATES out"
 
 NAMES = ("superlink", "control", "localhost", "127.0.0.1")
-"""By which the fleet itself and `flwr` on this machine reach the SuperLink."""
+"""Names under which the fleet itself, and `flwr` on this machine, reach the SuperLink."""
 
-CA_LIFE = datetime.timedelta(days=3650)
-SERVER_LIFE = datetime.timedelta(days=397)  # the longest that browsers accept
-RENEWAL = datetime.timedelta(days=30)  # before the end
-SKEW = datetime.timedelta(days=1)  # a clock that is slow need not wait for a certificate to begin
+CA_LIFETIME = datetime.timedelta(days=3650)
+SERVER_LIFETIME = datetime.timedelta(days=397)  # browsers accept no longer lifetime
+RENEWAL = datetime.timedelta(days=30)  # before the expiry
+SKEW = datetime.timedelta(days=1)  # a machine whose clock is slow accepts a new certificate, too
 
 Key = ec.EllipticCurvePrivateKey
 
 
-class UnfitError(Exception):
-    """A certificate cannot be used, and why."""
+class UnusableError(Exception):
+    """A certificate cannot be used; the message is the reason."""
 
 
 def ensure(settings: CertificateSettings, now: datetime.datetime | None = None) -> str:
-    """Make sure that the SuperLink has a valid certificate; return in one line what was found or done.
+    """Ensure that the SuperLink has a valid certificate; return what was found or done, in one line.
 
-    Raises
-    ------
-    SettingError
-        The operator's own certificates cannot be used, or a name is none.
+    Raises:
+        SettingError: The user's own certificates cannot be used, or a name is invalid.
     """
     now = now or datetime.datetime.now(datetime.UTC)
     if settings.user_dir is not None:
-        return _adopt(settings, now)
+        return _install_user_certificates(settings, now)
     names = [*NAMES, *settings.names]
     server = settings.directories.server
     try:
-        end = _check(server, names, now, RENEWAL)
+        expiry = _check(server, names, now, RENEWAL)
         if (server / CA).read_bytes() != (settings.directories.authority / CA).read_bytes():
-            raise UnfitError("the one there is not of this fleet's CA")
+            raise UnusableError(f"{SERVER} is not signed by this fleet's CA")
         write_if_changed(settings.directories.identities / CA, (server / CA).read_bytes())
-        return f"certificates: valid until {end:%Y-%m-%d}"
-    except (UnfitError, FileNotFoundError) as error:
-        why = str(error) if isinstance(error, UnfitError) else "there was none"
+        return f"certificates: valid until {expiry:%Y-%m-%d}"
+    except (UnusableError, FileNotFoundError) as error:
+        why = str(error) if isinstance(error, UnusableError) else "there was none"
     ca, ca_key = _authority(settings.directories.authority, now)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _issue_server(names, key, ca, ca_key, now)
     _install(settings, _pem(ca), _pem(certificate), _key_pem(key))
     return (
-        f"certificates: made one for {', '.join(names)}, valid until {certificate.not_valid_after_utc:%Y-%m-%d} ({why})"
+        f"certificates: issued one for {', '.join(names)}, valid until "
+        f"{certificate.not_valid_after_utc:%Y-%m-%d} ({why})"
     )
 
 
-def check_user_certificates(folder: Path, shown: str, now: datetime.datetime | None = None) -> datetime.datetime:
-    """Return when the operator's own certificate ends.
+def check_user_certificates(folder: Path, label: str, now: datetime.datetime | None = None) -> datetime.datetime:
+    """Return when the user's own certificate expires.
 
-    Raises
-    ------
-    SettingError
-        It cannot be used: a file is missing, it has ended, its key is another's, it lacks a name.
+    Args:
+        folder: The folder with the user's certificates, as this process sees it.
+        label: The same folder as the user wrote it, for messages.
+        now: The current time.
+
+    Raises:
+        SettingError: The certificate cannot be used: a file is missing or unreadable, the certificate has expired,
+            lacks a name or does not match its key.
     """
     try:
         return _check(folder, NAMES, now or datetime.datetime.now(datetime.UTC), datetime.timedelta())
     except FileNotFoundError as error:
-        raise SettingError("CERTIFICATES", shown, f"{Path(error.filename).name} is missing", OWN_HINT) from None
+        raise SettingError("CERTIFICATES", label, f"{Path(error.filename).name} is missing", USER_HINT) from None
     except PermissionError as error:
         raise SettingError(
             "CERTIFICATES",
-            shown,
-            f"{Path(error.filename).name} may not be read by uid {os.getuid()}",
-            f"let it: setfacl -m u:{os.getuid()}:r {SERVER_KEY}",
+            label,
+            f"{Path(error.filename).name} is not readable for uid {os.getuid()}",
+            f"make it readable: setfacl -m u:{os.getuid()}:r {label}/{Path(error.filename).name}",
         ) from None
-    except UnfitError as error:
-        raise SettingError("CERTIFICATES", shown, str(error), OWN_HINT) from None
+    except UnusableError as error:
+        raise SettingError("CERTIFICATES", label, str(error), USER_HINT) from None
 
 
-def _adopt(settings: CertificateSettings, now: datetime.datetime) -> str:
+def _install_user_certificates(settings: CertificateSettings, now: datetime.datetime) -> str:
     assert settings.user_dir is not None  # noqa: S101  for mypy
-    end = check_user_certificates(settings.user_dir, settings.user_dir_label, now)
+    expiry = check_user_certificates(settings.user_dir, settings.user_dir_label, now)
     _install(settings, *((settings.user_dir / name).read_bytes() for name in (CA, SERVER, SERVER_KEY)))
-    return f"certificates: yours, valid until {end:%Y-%m-%d} (CERTIFICATES={settings.user_dir_label})"
+    return f"certificates: your own, valid until {expiry:%Y-%m-%d} (CERTIFICATES={settings.user_dir_label})"
 
 
 def _install(settings: CertificateSettings, ca: bytes, certificate: bytes, key: bytes) -> None:
-    # The key first: a certificate that is there has its key, save for the moment in between, which `_check` sees.
+    # The key comes first. After a crash in between, the files do not match, and `_check` rejects them.
     server = settings.directories.server
     write_if_changed(server / SERVER_KEY, key, 0o600)
     write_if_changed(server / SERVER, certificate)
@@ -116,20 +120,20 @@ def _install(settings: CertificateSettings, ca: bytes, certificate: bytes, key: 
 
 
 def _check(folder: Path, names: Iterable[str], now: datetime.datetime, margin: datetime.timedelta) -> datetime.datetime:
-    """Return when the server's certificate in a folder ends; raise `UnfitError` where it does not serve."""
+    """Return when the server's certificate in a folder expires; raise `UnusableError` if it cannot be used."""
     ca, certificate = _read_certificate(folder / CA), _read_certificate(folder / SERVER)
     key = _read_key(folder / SERVER_KEY)
     if key.public_key() != certificate.public_key():
-        raise UnfitError(f"{SERVER_KEY} is not the key of {SERVER}")
+        raise UnusableError(f"{SERVER_KEY} does not match {SERVER}")
     _check_signed_by(certificate, folder / SERVER, _pem(ca))
     for name, found in ((CA, ca), (SERVER, certificate)):
         if found.not_valid_after_utc <= now + margin:
-            tense = "ended" if found.not_valid_after_utc <= now else "ends"
-            raise UnfitError(f"{name} {tense} on {found.not_valid_after_utc:%Y-%m-%d}")
+            verb = "expired" if found.not_valid_after_utc <= now else "expires"
+            raise UnusableError(f"{name} {verb} on {found.not_valid_after_utc:%Y-%m-%d}")
         if found.not_valid_before_utc > now:
-            raise UnfitError(f"{name} is not valid before {found.not_valid_before_utc:%Y-%m-%d}")
+            raise UnusableError(f"{name} is not valid before {found.not_valid_before_utc:%Y-%m-%d}")
     if missing := sorted(set(map(str, names)) - _names(certificate)):
-        raise UnfitError(f"{SERVER} is not for {', '.join(missing)}")
+        raise UnusableError(f"{SERVER} is not valid for {', '.join(missing)}")
     return certificate.not_valid_after_utc
 
 
@@ -137,7 +141,7 @@ def _check_signed_by(certificate: x509.Certificate, path: Path, ca: bytes) -> No
     try:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca))
     except (ValueError, TypeError, InvalidSignature):
-        raise UnfitError(f"{path.name} is not signed by {CA}") from None
+        raise UnusableError(f"{path.name} is not signed by {CA}") from None
 
 
 def _names(certificate: x509.Certificate) -> set[str]:
@@ -152,29 +156,29 @@ def _read_certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except ValueError:
-        raise UnfitError(f"{path.name} is no certificate in PEM format") from None
+        raise UnusableError(f"{path.name} is not a certificate in PEM format") from None
 
 
 def _read_key(path: Path) -> Key:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError):
-        raise UnfitError(f"{path.name} is no private key in PEM format without a password") from None
-    return key  # type: ignore[return-value]  # of whatever kind: compared by its public key only
+        raise UnusableError(f"{path.name} is not a private key in PEM format without a password") from None
+    return key  # type: ignore[return-value]  # of any type: only its public key is compared
 
 
 def _authority(folder: Path, now: datetime.datetime) -> tuple[x509.Certificate, Key]:
-    """Return the CA, which must outlive what it signs; made where there is none."""
+    """Return the fleet's CA; create it if it is missing, or expires before a certificate that it would sign now."""
     try:
         ca, key = _read_certificate(folder / CA), _read_key(folder / CA_KEY)
-        if key.public_key() == ca.public_key() and ca.not_valid_after_utc > now + SERVER_LIFE:
+        if key.public_key() == ca.public_key() and ca.not_valid_after_utc > now + SERVER_LIFETIME:
             return ca, key
-    except (UnfitError, FileNotFoundError):
+    except (UnusableError, FileNotFoundError):
         pass
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Bouquet CA")])
     ca = (
-        _builder(name, name, key.public_key(), key.public_key(), now, CA_LIFE)
+        _builder(name, name, key.public_key(), key.public_key(), now, CA_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .sign(key, hashes.SHA256())
@@ -189,7 +193,7 @@ def _issue_server(
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Bouquet SuperLink")])
     return (
-        _builder(subject, ca.subject, key.public_key(), ca_key.public_key(), now, SERVER_LIFE)
+        _builder(subject, ca.subject, key.public_key(), ca_key.public_key(), now, SERVER_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(list(map(_general_name, names))), critical=False)
         .add_extension(_usage(digital_signature=True), critical=True)
@@ -204,7 +208,7 @@ def _builder(
     key: ec.EllipticCurvePublicKey,
     issuer_key: ec.EllipticCurvePublicKey,
     now: datetime.datetime,
-    life: datetime.timedelta,
+    lifetime: datetime.timedelta,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -213,7 +217,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - SKEW)
-        .not_valid_after(now + life)
+        .not_valid_after(now + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
     )
@@ -237,7 +241,7 @@ def _general_name(name: str) -> x509.GeneralName:
             "SUPERLINK_NAMES",
             name,
             "neither a host name nor an IP address",
-            "give names by which other machines reach this one, for example SUPERLINK_NAMES=fleet.example.org",
+            "give names under which other machines reach this one, for example SUPERLINK_NAMES=fleet.example.org",
         )
     return x509.DNSName(name)
 
@@ -253,7 +257,7 @@ def _key_pem(key: Key) -> bytes:
 
 
 def main() -> None:
-    """Make sure of the certificates, and say so."""
+    """Ensure that the certificates are valid, and log what was found or done."""
     sys.stderr.write(f"bouquet: {ensure(CertificateSettings.read())}\n")
 
 

@@ -1,7 +1,8 @@
-"""One-shot that enrols the SuperNodes and says how many there are to be. Safe to run again.
+"""Enrols the SuperNodes and writes the fleet's size: `python -m bouquet.oneshot.enrol`, a one-shot that is idempotent.
 
-A node's key is put where its SuperNode looks for it (`bouquet.contract.keys`) only once the SuperLink has taken its public
-half: what waits for the key waits for the enrolment. The fleet's size is written last (`bouquet.contract.fleet_size`).
+It writes a node's private key for its SuperNode (`bouquet.contract.keys`) only after the SuperLink has registered the
+public key. So a SuperNode that waits for its key waits for its enrolment. The fleet's size is written last
+(`bouquet.contract.fleet_size`).
 """
 
 import sys
@@ -17,7 +18,7 @@ from bouquet.settings.oneshot import EnrolSettings
 
 
 def enrol(api: ControlApi, identities: Path, partition_ids: range) -> int:
-    """Enrol the nodes of these partitions; return how many the SuperLink did not know yet."""
+    """Enrol the nodes of these partitions; return how many the SuperLink did not know before."""
     enrolled = api.enrolled()
     new = 0
     for partition_id in partition_ids:
@@ -26,7 +27,7 @@ def enrol(api: ControlApi, identities: Path, partition_ids: range) -> int:
         if private_key and public_key(private_key) in enrolled:
             continue
         if private_key is None or not api.enrol(public_key(private_key)):
-            # None yet, or one of a node that was removed: Flower never takes such a key again.
+            # There is no key yet, or its node was removed: Flower never registers such a key again.
             private_key = make_key()
             api.enrol(public_key(private_key))
             write_identity(identities, partition_id, private_key)
@@ -35,7 +36,7 @@ def enrol(api: ControlApi, identities: Path, partition_ids: range) -> int:
 
 
 def main() -> None:
-    """Enrol SUPERNODES SuperNodes, and say so."""
+    """Enrol the SuperNodes, log how many, and write the fleet's size."""
     settings = EnrolSettings.read()
     if settings.insecure:
         sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
@@ -43,7 +44,7 @@ def main() -> None:
         identities = settings.directories.identities
         with ControlApi(settings.control, (identities / CA).read_bytes()) as api:
             new = enrol(api, identities, range(settings.supernodes))
-        sys.stderr.write(f"bouquet: {settings.supernodes} SuperNodes are enrolled, {new} of them newly\n")
+        sys.stderr.write(f"bouquet: {settings.supernodes} SuperNodes are enrolled, {new} of them new\n")
     write_size(settings.size_file, settings.supernodes)
 
 

@@ -70,14 +70,14 @@ def fleet_bind(environment: Environment) -> str:
         loopback = ipaddress.ip_address(value).is_loopback
     except ValueError:
         raise SettingError(
-            "FLEET_BIND", value, "not an IP address", "give an address of this machine, or 0.0.0.0 for all of them"
+            "FLEET_BIND", value, "not an IP address", "give an IP address of this machine, or 0.0.0.0 for all of them"
         ) from None
     if is_insecure(environment) and not loopback:
         raise SettingError(
             "FLEET_BIND",
             value,
             "INSECURE=1 would let any machine join the fleet and read what it sends",
-            "leave out one of the two",
+            "leave INSECURE or FLEET_BIND out",
         )
     return value
 
@@ -88,7 +88,7 @@ def supernodes(environment: Environment) -> int:
 
 
 def size_file(environment: Environment) -> Path | None:
-    """Return the file with the fleet's size (`bouquet.contract.fleet_size`); it replaces `SUPERNODES` where it is set."""
+    """Return the file with the fleet's size (`bouquet.contract.fleet_size`), which overrides `SUPERNODES`."""
     name = text(environment, "BOUQUET_SIZE_FILE", "")
     return Path(name) if name else None
 

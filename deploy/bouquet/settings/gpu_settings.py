@@ -1,4 +1,4 @@
-"""Settings that say what the nodes compute on."""
+"""Settings that determine what the nodes compute on."""
 
 import os
 from dataclasses import dataclass
@@ -19,31 +19,32 @@ class GpuSettings:
         memory_mib: MiB that TensorFlow may allocate in each process; None for an equal part.
         nodes: How many nodes an equal part is computed for; None for the fleet's size.
         workers: Processes per node.
-        own: The device of this one node, whatever the plan says.
+        device: The device of this one node; None to use the plan.
     """
 
     devices: tuple[Device, ...] | None
     memory_mib: int | None
     nodes: int | None
     workers: int
-    own: Device | None
+    device: Device | None
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
-        """Read the settings; raise `SettingError` where one is impossible."""
-        given = text(environment, "GPUS", "auto")
-        own, memory = text(environment, "GPU", ""), text(environment, "GPU_MEMORY", "")
-        memory_mib, nodes = parse_memory("GPU_MEMORY", memory) if memory else (None, None)
+        """Read the settings; raise `SettingError` for an impossible value."""
+        value = text(environment, "GPUS", "auto")
         devices: tuple[Device, ...] | None = None
-        if given != "auto":
-            devices = () if given == "none" else parse_devices("GPUS", given)
-        device = parse_device("GPU", own) if own not in ("", "none") else None
+        if value != "auto":
+            devices = () if value == "none" else parse_devices("GPUS", value)
+        memory = text(environment, "GPU_MEMORY", "")
+        memory_mib, nodes = parse_memory("GPU_MEMORY", memory) if memory else (None, None)
+        gpu = text(environment, "GPU", "")
+        device = parse_device("GPU", gpu) if gpu not in ("", "none") else None
         if device and device.memory_mib:
-            raise SettingError("GPU", own, "a device only", "set its memory by GPU_MEMORY, as in GPU_MEMORY=4GiB")
+            raise SettingError("GPU", gpu, "a device only", "set its memory by GPU_MEMORY, as in GPU_MEMORY=4GiB")
         return cls(
-            devices=() if own == "none" else devices,
+            devices=() if gpu == "none" else devices,
             memory_mib=memory_mib,
             nodes=nodes,
             workers=executor_workers(environment),
-            own=device,
+            device=device,
         )

@@ -1,4 +1,4 @@
-"""Settings of a SuperNode: of its entry point, and of the process that serves once a partition is acquired."""
+"""Settings of a SuperNode: of its entry point, and of the process that serves after it has acquired a partition."""
 
 import os
 import re
@@ -25,10 +25,10 @@ PARTITION_ID, PARTITION_PINNED = "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINN
 
 @dataclass(frozen=True)
 class SuperNodeSettings:
-    """What a SuperNode's entry point needs to know.
+    """Settings of a SuperNode's entry point.
 
     Attributes:
-        supernodes: The fleet's size, where there is no `size_file`.
+        supernodes: The fleet's size, if there is no `size_file`.
         size_file: The file with the fleet's size, which may change.
         partition_id: The partition that this SuperNode is pinned to; None for any free one.
         partition_id_source: The setting that `partition_id` comes from.
@@ -39,7 +39,7 @@ class SuperNodeSettings:
         gpus: What the nodes compute on.
         runtime_address: Where the Runtime API listens, for the executor.
         insecure: Neither TLS nor a key.
-        directories: Where files are.
+        directories: Where its files are.
     """
 
     supernodes: int
@@ -57,7 +57,7 @@ class SuperNodeSettings:
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
-        """Read the settings; raise `SettingError` where one is impossible."""
+        """Read the settings; raise `SettingError` for an impossible value."""
         file = size_file(environment)
         size = MAX_SUPERNODES if file else supernodes(environment)
         partition_id, source = _pinned_partition(environment, size)
@@ -81,14 +81,14 @@ class SuperNodeSettings:
 
 @dataclass(frozen=True)
 class ServingNodeSettings:
-    """What the serving process of a SuperNode needs to know; its entry point has set the first three.
+    """Settings of a SuperNode's serving process; the entry point sets the first three.
 
     Attributes:
         partition_id: The partition that the node holds.
         pinned: Whether it must hold this very partition, so that it yields to no other node.
         device: What the node's apps compute on, as shown to people.
-        size_file: The file with the fleet's size; None where the size does not change.
-        directories: Where files are.
+        size_file: The file with the fleet's size; None if the size does not change.
+        directories: Where its files are.
     """
 
     partition_id: int
@@ -110,13 +110,13 @@ class ServingNodeSettings:
 
 
 def _pinned_partition(environment: Environment, supernodes: int) -> tuple[int | None, str]:
-    """Return the partition-id that this SuperNode is pinned to, and the setting that says so; None for any free one.
+    """Return the partition-id that this SuperNode is pinned to, and its setting; None for any free partition.
 
-    The first of these that is there: the user's setting, Swarm's task slot (from 1), a Kubernetes StatefulSet's ordinal.
+    In order of precedence: PARTITION_ID, Swarm's task slot (which starts at 1), a Kubernetes StatefulSet's ordinal.
     """
     if text(environment, "PARTITION_ID", ""):
         return whole_number(environment, "PARTITION_ID", 0, 0, supernodes - 1), "PARTITION_ID"
-    # Compose passes Swarm's template on as it is: that is not a slot.
+    # Compose does not expand Swarm's template, so its text is not a slot.
     if not environment.get("TASK_SLOT", "{{").startswith("{{") and text(environment, "TASK_SLOT", ""):
         return whole_number(environment, "TASK_SLOT", 1, 1, MAX_SUPERNODES) - 1, "TASK_SLOT"
     if text(environment, "KUBERNETES_SERVICE_HOST", ""):

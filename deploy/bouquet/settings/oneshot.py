@@ -10,13 +10,13 @@ from bouquet.settings.env import Directories, Environment, is_insecure, size_fil
 
 @dataclass(frozen=True)
 class CertificateSettings:
-    """What the process that issues certificates needs to know; nothing that changes with the fleet's size.
+    """Settings of the process that issues certificates. None of them changes with the fleet's size.
 
     Attributes:
-        names: Host names and addresses by which other machines reach the SuperLink.
-        user_dir: The user's own certificates, as this process sees the folder; None for certificates of the fleet.
+        names: Host names and addresses under which other machines reach the SuperLink.
+        user_dir: The folder with the user's own certificates, as this process sees it; None to use the fleet's CA.
         user_dir_label: The same folder as the user wrote it, for messages.
-        directories: Where files are.
+        directories: Where its files are.
     """
 
     names: tuple[str, ...]
@@ -26,7 +26,7 @@ class CertificateSettings:
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
-        """Read the settings; raise `SettingError` where one is impossible."""
+        """Read the settings; raise `SettingError` for an impossible value."""
         label = text(environment, "CERTIFICATES", "")
         folder = text(environment, "BOUQUET_CERTIFICATES", label)
         return cls(
@@ -39,14 +39,14 @@ class CertificateSettings:
 
 @dataclass(frozen=True)
 class EnrolSettings:
-    """What the process that enrols the SuperNodes needs to know.
+    """Settings of the process that enrols the SuperNodes.
 
     Attributes:
         supernodes: The fleet's size.
-        size_file: The file that it writes the size to.
+        size_file: The file to write the size to.
         insecure: Neither TLS nor node keys.
         control: Address of the SuperLink's Control API.
-        directories: Where files are.
+        directories: Where its files are.
     """
 
     supernodes: int
@@ -57,7 +57,7 @@ class EnrolSettings:
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
-        """Read the settings; raise `SettingError` where one is impossible."""
+        """Read the settings; raise `SettingError` for an impossible value."""
         directories = Directories.read(environment)
         return cls(
             supernodes=supernodes(environment),

@@ -9,15 +9,15 @@ from bouquet.settings.env import Directories, Environment, fleet_bind, is_insecu
 
 @dataclass(frozen=True)
 class SuperLinkSettings:
-    """What the SuperLink needs to know.
+    """Settings of the SuperLink.
 
     Attributes:
         fleet_address: Where the Fleet API listens, for SuperNodes.
         control_address: Where the Control API listens, for the `flwr` command.
-        runtime_address: Where the Runtime API listens, for the executor. It hands tasks and tokens to any peer, so it
-            must stay on loopback.
+        runtime_address: Where the Runtime API listens, for the executor. It gives tasks and tokens to any client, so
+            it must stay on loopback.
         insecure: Neither TLS nor node keys.
-        directories: Where files are.
+        directories: Where its files are.
     """
 
     fleet_address: str
@@ -28,8 +28,8 @@ class SuperLinkSettings:
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
-        """Read the settings; raise `SettingError` where one is impossible."""
-        fleet_bind(environment)  # without TLS, Docker must not publish the Fleet API beyond loopback
+        """Read the settings; raise `SettingError` for an impossible value."""
+        fleet_bind(environment)  # refuses to publish the Fleet API beyond loopback without TLS
         return cls(
             fleet_address=text(environment, "FLEET_ADDRESS", "0.0.0.0:9092"),
             control_address=text(environment, "CONTROL_ADDRESS", "0.0.0.0:9093"),

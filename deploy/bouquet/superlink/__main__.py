@@ -1,7 +1,7 @@
 """Entry point of the SuperLink: `python -m bouquet.superlink`.
 
-It reads the settings and becomes the process that serves. That is a new program, because gRPC reads the variables that
-`handshake_log` sets when it is imported.
+It reads the settings and replaces itself by the process that serves. gRPC reads its environment variables when it is
+imported: so this module lets `handshake_log` set them and does not import gRPC.
 """
 
 import sys
@@ -31,7 +31,11 @@ def command_line(settings: SuperLinkSettings) -> list[str]:
 
 
 def security(settings: SuperLinkSettings) -> list[str]:
-    """Return the arguments for TLS and the authentication of SuperNodes, or for neither."""
+    """Return the arguments for TLS and the authentication of SuperNodes, or for neither.
+
+    Raises:
+        FleetError: The SuperLink's certificate is missing.
+    """
     if settings.insecure:
         return ["--insecure"]
     files = {"--ssl-ca-certfile": CA, "--ssl-certfile": SERVER, "--ssl-keyfile": SERVER_KEY}
@@ -40,14 +44,14 @@ def security(settings: SuperLinkSettings) -> list[str]:
         if not (server / name).exists():
             raise FleetError(
                 f"{server / name} is missing: the SuperLink has no certificate",
-                "run `python -m bouquet.oneshot.certificates`, as the service `certificates` of Compose does",
+                "issue it: python -m bouquet.oneshot.certificates (with Compose, the service `certificates` does so)",
             )
     options = (word for option, name in files.items() for word in (option, str(server / name)))
     return ["--enable-supernode-auth", *options]
 
 
 def main() -> None:
-    """Check the settings and become the process that runs Flower's SuperLink."""
+    """Check the settings and replace this process by the one that serves."""
     settings = SuperLinkSettings.read()
     settings.directories.state.mkdir(parents=True, exist_ok=True)
     if settings.insecure:

@@ -1,4 +1,4 @@
-"""Keys of nodes: Flower reads them, a fingerprint tells them apart, a SuperNode waits for its own."""
+"""Keys of nodes: Flower accepts them, a fingerprint identifies them, a SuperNode waits for its own."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from bouquet.errors import FleetError
 from bouquet.files import write_if_changed
 
 
-def test_flower_reads_the_key_and_takes_its_curve(tmp_path: Path) -> None:
+def test_flower_reads_the_key_and_accepts_its_curve(tmp_path: Path) -> None:
     from flwr.supercore.primitives.asymmetric import bytes_to_public_key, uses_nist_ec_curve
     from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode, _try_setup_client_authentication
 
@@ -41,8 +41,8 @@ def test_a_supernode_waits_for_its_key_and_starts_once_it_is_there(tmp_path: Pat
     enrolment.join()
 
 
-def test_a_key_that_does_not_come_is_named_with_the_mend(tmp_path: Path) -> None:
+def test_a_missing_key_is_named_with_a_hint(tmp_path: Path) -> None:
     write_identity(tmp_path, 0, make_key())
     write_if_changed(tmp_path / CA, b"certificate")
-    with pytest.raises(FleetError, match="no key for partition-id 1 came .*make join-command"):
+    with pytest.raises(FleetError, match="no key for partition-id 1 in .* after 0.3 s; .*make join-command"):
         wait_for_identity(tmp_path, 1, 0.3)

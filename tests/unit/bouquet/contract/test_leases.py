@@ -1,4 +1,4 @@
-"""The partition-id lease: every id once, no holes, freed with its holder."""
+"""The partition-id lease: every id once, no gaps, released with its holder."""
 
 import socket
 import subprocess
@@ -34,10 +34,10 @@ def test_a_lease_passes_through_exec_and_is_free_again_when_its_holder_is_killed
     holders = [hold(tmp_path, 3) for _ in range(3)]
     try:
         assert sorted(k for _, k in holders) == [0, 1, 2]
-        killed, hole = holders[1]
+        killed, released = holders[1]
         killed.kill()
         killed.wait()
-        assert lease_partition(tmp_path, 3) == hole
+        assert lease_partition(tmp_path, 3) == released
     finally:
         for holder, _ in holders:
             holder.kill()
@@ -50,7 +50,7 @@ def test_a_wanted_id_that_is_taken_is_refused_and_names_its_holder(tmp_path: Pat
         lease_partition(tmp_path, 3, wanted=1)
 
 
-def test_ids_that_others_asked_for_are_skipped(tmp_path: Path) -> None:
+def test_ids_that_others_are_pinned_to_are_skipped(tmp_path: Path) -> None:
     lease_partition(tmp_path, 3, wanted=0)
     lease_partition(tmp_path, 3, wanted=2)
     assert lease_partition(tmp_path, 3) == 1

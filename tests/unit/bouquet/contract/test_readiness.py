@@ -1,4 +1,4 @@
-"""The holding probe: it waits, it learns of a death from the kernel, and it costs next to nothing to start."""
+"""The holding probe: it waits, the kernel tells it of the service's death, and it is cheap to start."""
 
 import os
 import signal
@@ -15,9 +15,9 @@ from bouquet.contract import readiness as probe
 from bouquet.contract.readiness import Readiness, is_ready
 
 LONG = 30.0
-"""Seconds of hold that no test waits for."""
+"""Hold in seconds that no test waits for."""
 SOON = 5.0
-"""Seconds within which a probe that need not wait has ended, on a busy machine too."""
+"""Seconds within which a probe that need not wait ends, even on a busy machine."""
 
 
 def shortly(act: Callable[[], None]) -> None:
@@ -28,7 +28,7 @@ def took(start: float) -> float:
     return time.monotonic() - start
 
 
-def test_not_ready_where_nobody_ever_declared(tmp_path: Path) -> None:
+def test_a_service_that_never_declared_is_not_ready(tmp_path: Path) -> None:
     assert not probe.probe(tmp_path, hold_seconds=0.1)
     assert not is_ready(tmp_path)
 
@@ -55,7 +55,7 @@ def test_later_probes_hold_while_nothing_changes(tmp_path: Path) -> None:
     assert took(start) >= 0.5
 
 
-def test_a_probe_that_holds_ends_when_readiness_goes(tmp_path: Path) -> None:
+def test_a_probe_that_holds_ends_when_readiness_is_withdrawn(tmp_path: Path) -> None:
     readiness = Readiness(tmp_path)
     readiness.declare()
     probe.probe(tmp_path, LONG)
@@ -66,7 +66,7 @@ def test_a_probe_that_holds_ends_when_readiness_goes(tmp_path: Path) -> None:
     assert not is_ready(tmp_path)
 
 
-def test_readiness_comes_again_after_it_went(tmp_path: Path) -> None:
+def test_readiness_can_be_declared_again_after_it_was_withdrawn(tmp_path: Path) -> None:
     readiness = Readiness(tmp_path)
     readiness.declare()
     readiness.withdraw()
@@ -75,7 +75,7 @@ def test_readiness_comes_again_after_it_went(tmp_path: Path) -> None:
     assert probe.probe(tmp_path, LONG)
 
 
-def test_asking_by_hand_leaves_the_news_to_dockers_probe(tmp_path: Path) -> None:
+def test_is_ready_does_not_consume_the_change_that_dockers_probe_waits_for(tmp_path: Path) -> None:
     Readiness(tmp_path).declare()
     assert is_ready(tmp_path)
     assert is_ready(tmp_path)
@@ -86,9 +86,10 @@ def test_asking_by_hand_leaves_the_news_to_dockers_probe(tmp_path: Path) -> None
 
 @pytest.fixture
 def service(tmp_path: Path) -> subprocess.Popen[bytes]:
-    """A process that has declared itself ready, and has a child that it started."""
+    """A process that is ready and has a child process."""
     code = (
-        "import subprocess, sys, time; from bouquet.contract.readiness import Readiness; readiness = Readiness(sys.argv[1]); "
+        "import subprocess, sys, time; from bouquet.contract.readiness import Readiness; "
+        "readiness = Readiness(sys.argv[1]); "
         "readiness.declare(); subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(20)']); time.sleep(20)"
     )
     started = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], start_new_session=True)
@@ -96,7 +97,7 @@ def service(tmp_path: Path) -> subprocess.Popen[bytes]:
     return started
 
 
-def test_a_killed_service_is_not_ready_though_its_children_live(
+def test_a_killed_service_is_not_ready_even_if_its_children_live(
     tmp_path: Path, service: subprocess.Popen[bytes]
 ) -> None:
     try:
@@ -109,7 +110,7 @@ def test_a_killed_service_is_not_ready_though_its_children_live(
         service.wait()
 
 
-def test_as_docker_runs_it_the_exit_code_tells(tmp_path: Path) -> None:
+def test_run_as_a_script_its_exit_code_is_the_readiness(tmp_path: Path) -> None:
     Readiness(tmp_path).declare()
     command = [sys.executable, "-I", "-S", probe.__file__]
     assert subprocess.run(command, env={"BOUQUET_RUN_DIR": str(tmp_path)}, timeout=LONG).returncode == 0

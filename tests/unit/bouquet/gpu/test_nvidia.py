@@ -1,4 +1,4 @@
-"""What there is: nvidia-smi's answers, Docker's runtime, and what follows where either is missing."""
+"""Finding GPUs: nvidia-smi's output, Docker's runtime, and what happens if either is missing."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ FOUND = (
 
 
 @pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
+def clear_cache() -> Iterator[None]:
     nvidia.find.cache_clear()
     yield
     nvidia.find.cache_clear()
@@ -55,66 +55,70 @@ def test_a_gpu_in_mig_mode_counts_by_its_slices() -> None:
     assert nvidia.parse(QUERIED, LISTED) == FOUND
 
 
-def test_nvidia_smi_is_asked_once(install: Install, tmp_path: Path) -> None:
+def test_the_output_of_nvidia_smi_is_cached(install: Install, tmp_path: Path) -> None:
     install(**{"nvidia-smi": smi(tmp_path)})
-    assert nvidia.find() == (FOUND, "by nvidia-smi")
+    assert nvidia.find() == (FOUND, "found by nvidia-smi")
     nvidia.find()
     assert (tmp_path / "calls").read_text().count("nvidia-smi") == 2
 
 
-def test_without_nvidia_smi_there_are_none_and_it_is_said(install: Install) -> None:
+def test_without_nvidia_smi_there_are_no_gpus_and_the_reason_is_given(install: Install) -> None:
     install()
-    assert nvidia.shares(GpuSettings.read({}), 10) == ((), "there is no nvidia-smi")
+    assert nvidia.shares(GpuSettings.read({}), 10) == ((), "nvidia-smi is not installed")
 
 
-def test_a_driver_that_does_not_answer_is_told_in_its_words(install: Install) -> None:
+def test_a_driver_error_is_quoted(install: Install) -> None:
     install(**{"nvidia-smi": "echo 'NVIDIA-SMI has failed because it could not talk to the driver.'; exit 9"})
     devices, why = nvidia.find()
     assert devices == ()
     assert why == "nvidia-smi finds none: NVIDIA-SMI has failed because it could not talk to the driver."
 
 
-def test_a_gpu_in_mig_mode_without_slices_is_none_and_it_is_said(install: Install) -> None:
+def test_a_gpu_in_mig_mode_without_slices_does_not_count_and_the_reason_is_given(install: Install) -> None:
     install(**{"nvidia-smi": '[ "$1" = -L ] || echo "0, NVIDIA H100, 81559, Enabled"'})
-    assert nvidia.find() == ((), "nvidia-smi finds none: MIG is on, and has no instances")
+    assert nvidia.find() == ((), "nvidia-smi finds none: MIG is on, but has no instances")
 
 
-def test_a_gpu_that_does_not_tell_its_memory_must_be_given_by_hand() -> None:
-    with pytest.raises(HostError, match=r"GPU 0 \(NVIDIA GB10\).* as \[N/A\]; give the GPUs by hand, as in GPUS=0:"):
+def test_a_gpu_without_reported_memory_must_be_listed_by_the_user() -> None:
+    with pytest.raises(
+        HostError, match=r"GPU 0 \(NVIDIA GB10\).* as \[N/A\]; list the GPUs with their memory, as in GPUS=0:"
+    ):
         nvidia.parse("0, NVIDIA GB10, [N/A], [N/A]\n", "")
 
 
-def test_gpus_that_are_there_are_not_used_where_the_cpu_is_asked_for(install: Install, tmp_path: Path) -> None:
+def test_gpus_are_not_used_if_the_user_chose_the_cpu(install: Install, tmp_path: Path) -> None:
     install(**{"nvidia-smi": smi(tmp_path)})
     assert nvidia.shares(GpuSettings.read({"GPUS": "none"}), 10) == ((), "GPUS=none")
 
 
-def test_a_list_given_by_hand_needs_no_gpu(install: Install) -> None:
+def test_a_list_set_by_the_user_needs_no_nvidia_smi(install: Install) -> None:
     install()
     shares, why = nvidia.shares(GpuSettings.read({"GPUS": "0:24GiB,1:24GiB"}), 2)
     assert shares == (Share(Device("0", 24576), None), Share(Device("1", 24576), None))
-    assert why == "as GPUS says"
+    assert why == "set by GPUS"
 
 
-def test_each_replica_finds_its_own_share(install: Install) -> None:
+def test_each_replica_computes_its_own_share(install: Install) -> None:
     install()
     settings = GpuSettings.read({"GPUS": "0:24GiB,1:24GiB", "EXECUTOR_WORKERS": "1"})
     found = [nvidia.share(settings, 3, partition_id)[0] for partition_id in range(3)]
     assert tuple(found) == nvidia.shares(settings, 3)[0]
 
 
-def test_a_share_reckoned_for_more_nodes_stays_while_the_fleet_grows(install: Install) -> None:
+def test_a_share_planned_for_more_nodes_stays_while_the_fleet_grows(install: Install) -> None:
     install()
     settings = GpuSettings.read({"GPUS": "0:80GiB", "GPU_MEMORY": "1/14"})
     ten, fourteen = (nvidia.shares(settings, supernodes)[0] for supernodes in (10, 14))
     assert ten == fourteen[:10]
-    with pytest.raises(SettingError, match=r"GPU_MEMORY=1/14: there are 15 SuperNodes; .*GPU_MEMORY=1/15"):
+    with pytest.raises(
+        SettingError, match=r"GPU_MEMORY=1/14: too few parts for 15 SuperNodes; plan for all of them: GPU_MEMORY=1/15"
+    ):
         nvidia.shares(settings, 15)
 
 
-def test_a_nodes_own_device_wins_over_the_plan() -> None:
+def test_a_nodes_own_device_takes_precedence_over_the_plan() -> None:
     environment = {"GPUS": "0:24GiB", "GPU": "1", "GPU_MEMORY": "4GiB"}
-    assert nvidia.share(GpuSettings.read(environment), 10, 3) == (Share(Device("1", 0), 4096), "as GPU says")
+    assert nvidia.share(GpuSettings.read(environment), 10, 3) == (Share(Device("1", 0), 4096), "set by GPU")
     assert nvidia.share(GpuSettings.read(environment | {"GPU": "none"}), 10, 3)[0] is None
 
 
@@ -122,25 +126,27 @@ def test_a_nodes_own_device_wins_over_the_plan() -> None:
     ("runtimes", "has"),
     [('{"nvidia":{"path":"nvidia-container-runtime"},"runc":{"path":"runc"}}', True), ('{"runc":{}}', False)],
 )
-def test_docker_tells_whether_it_has_the_runtime(install: Install, runtimes: str, has: bool) -> None:
+def test_docker_info_shows_whether_the_runtime_is_installed(install: Install, runtimes: str, has: bool) -> None:
     install(docker=docker(runtimes))
     assert nvidia.docker_runtime() is has
 
 
-def test_without_the_runtime_containers_compute_on_the_cpu_and_it_is_said_why(install: Install, tmp_path: Path) -> None:
+def test_without_the_runtime_containers_compute_on_the_cpu_and_the_reason_is_given(
+    install: Install, tmp_path: Path
+) -> None:
     install(**{"nvidia-smi": smi(tmp_path)}, docker=docker('{"runc":{}}'))
     shares, why = nvidia.for_containers(GpuSettings.read({}), 10)
     assert shares == ()
     assert why.startswith("there are GPUs, but Docker has no NVIDIA runtime; to use them, install")
 
 
-def test_gpus_that_were_asked_for_are_not_silently_left_out(install: Install) -> None:
+def test_gpus_that_the_user_listed_are_not_silently_left_out(install: Install) -> None:
     install(docker=docker('{"runc":{}}'))
     with pytest.raises(SettingError, match=r"GPUS=0:24576MiB: Docker has no NVIDIA runtime; install .*GPUS=none"):
         nvidia.for_containers(GpuSettings.read({"GPUS": "0:24GiB"}), 2)
 
 
-def test_processes_use_gpus_only_with_a_tensorflow_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_use_gpus_only_with_the_cuda_build_of_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = GpuSettings.read({"GPUS": "0:24GiB"})
     monkeypatch.setattr(nvidia, "find_spec", lambda name: importlib.util.find_spec("json"))
     assert len(nvidia.for_processes(settings, 2)[0]) == 2

@@ -1,4 +1,4 @@
-"""The GPU plan: every node gets its share, what does not fit is refused with the arithmetic."""
+"""The GPU plan: every node gets its share; a plan that does not fit is refused with the arithmetic."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 
 from bouquet.errors import SettingError
 from bouquet.gpu import plan as gpu
-from bouquet.gpu.plan import CONTEXT_MIB, LEAST_MIB, Device, Share, plan, spread
+from bouquet.gpu.plan import CONTEXT_MIB, MIN_MIB, Device, Share, plan, spread
 
 GIB = 1024
 L4 = [Device(str(index), 24 * GIB, "NVIDIA L4") for index in range(8)]
@@ -39,7 +39,7 @@ def test_ten_nodes_on_one_device_share_its_memory_with_all_their_processes() -> 
 @pytest.mark.parametrize("count", [1, 2, 8])
 @pytest.mark.parametrize("supernodes", [1, 3, 10, 14, 37])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_given_out_never_exceeds_what_there_is(count: int, supernodes: int, workers: int) -> None:
+def test_shares_never_exceed_a_devices_memory(count: int, supernodes: int, workers: int) -> None:
     devices = [Device(str(index), (index + 1) * 80 * GIB) for index in range(count)]
     shares = plan(devices, supernodes, workers)
     assert len(shares) == supernodes
@@ -74,14 +74,14 @@ def test_too_little_memory_is_refused_with_the_arithmetic_and_what_would_fit() -
         plan([Device("0", 8 * GIB, "NVIDIA T4")], 10, workers=2)
     text = str(refused.value)
     assert text.startswith("SUPERNODES=10: too many for the GPUs: GPU 0 (NVIDIA T4) has 8192 MiB, ")
-    assert "10 nodes x 2 processes (EXECUTOR_WORKERS) make 409 MiB each" in text
-    assert f"CUDA takes {CONTEXT_MIB} of that, TensorFlow needs at least {LEAST_MIB} MiB" in text
-    assert "4 fit: SUPERNODES=4" in text
+    assert "10 nodes x 2 processes (EXECUTOR_WORKERS) get 409 MiB each, but need 1024 MiB each" in text
+    assert f"{CONTEXT_MIB} MiB for CUDA and at least {MIN_MIB} MiB for TensorFlow" in text
+    assert "run 4 SuperNodes, which fit: SUPERNODES=4" in text
     assert "GPUS=none" in text
-    assert "EXECUTOR_WORKERS=1" not in text  # would not do
+    assert "EXECUTOR_WORKERS=1" not in text  # would not be enough
 
 
-def test_one_process_a_node_is_offered_where_that_would_do() -> None:
+def test_one_process_per_node_is_suggested_if_that_fits() -> None:
     with pytest.raises(SettingError, match="EXECUTOR_WORKERS=1"):
         plan([Device("0", 15 * GIB)], 10, workers=2)
     assert len(plan([Device("0", 15 * GIB)], 10, workers=1)) == 10
@@ -100,15 +100,17 @@ def test_as_many_nodes_fit_as_a_refusal_says_and_not_one_more(devices: list[Devi
         plan(devices, fit + 1, workers)
 
 
-def test_where_not_even_one_node_fits_no_number_is_offered() -> None:
+def test_no_number_of_nodes_is_suggested_if_not_even_one_fits() -> None:
     with pytest.raises(SettingError) as refused:
         plan([Device("0", 512)], 1, workers=1)
     assert refused.value.hint == "compute on the CPU: GPUS=none"
 
 
-def test_a_limit_given_by_hand_is_everyones_and_is_checked() -> None:
+def test_a_memory_limit_set_by_the_user_applies_to_every_node_and_is_checked() -> None:
     assert {share.limit_mib for share in plan(L4[:2], 3, workers=2, limit_mib=2048)} == {2048}
-    with pytest.raises(SettingError, match=r"TensorFlow needs GPU_MEMORY=4096MiB, together 4608 MiB; 4 fit"):
+    with pytest.raises(
+        SettingError, match=r"4608 MiB each: 512 MiB for CUDA and GPU_MEMORY=4096MiB for TensorFlow; run 4 SuperN"
+    ):
         plan(L4[:2], 10, workers=2, limit_mib=4096)
 
 
@@ -132,38 +134,38 @@ def test_a_node_on_the_cpu_sees_no_gpu_whatever_it_inherits() -> None:
 
 
 @pytest.mark.parametrize("share", [Share(L4[1], 716), Share(L4[1], None), None])
-def test_a_process_can_say_from_its_environment_what_it_was_given(share: Share | None) -> None:
+def test_a_process_describes_its_share_from_its_environment(share: Share | None) -> None:
     assert gpu.describe_assigned(gpu.environment(share)) == (str(share) if share else "CPU")
 
 
 def test_the_plan_is_a_line_for_each_share() -> None:
-    assert gpu.summary(plan(L4[:1], 10, workers=2), "by nvidia-smi") == [
-        "GPUs: 1 for 10 SuperNodes (by nvidia-smi)",
-        "  GPU 0 (NVIDIA L4), at most 716 MiB a process (of 24576 MiB): partition-id 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+    assert gpu.summary(plan(L4[:1], 10, workers=2), "found by nvidia-smi") == [
+        "GPUs: 1 for 10 SuperNodes (found by nvidia-smi)",
+        "  GPU 0 (NVIDIA L4), at most 716 MiB per process (of 24576 MiB): partition-id 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
     ]
     assert gpu.summary((), "GPUS=none") == ["GPUs: none, the nodes compute on the CPU (GPUS=none)"]
 
 
-def test_a_list_given_by_hand_is_read_and_can_be_written_again() -> None:
+def test_a_list_of_devices_is_parsed_and_formatted_back() -> None:
     devices = gpu.parse_devices("GPUS", "0:24GiB, MIG-1a/3/0:9728MiB,GPU-2b:1.5GiB")
     assert devices == (Device("0", 24576), Device("MIG-1a/3/0", 9728), Device("GPU-2b", 1536))
-    assert gpu.parse_devices("GPUS", gpu.listed(devices)) == devices
+    assert gpu.parse_devices("GPUS", gpu.format_devices(devices)) == devices
 
 
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ("0", "0 has no size"),
-        ("0:24GiB,1", "1 has no size"),
-        ("0:24GiB,0:24GiB", "0 comes twice"),
-        ("0:24", "no device with a size in MiB or GiB"),
-        ("0:24GiB,", "no device with a size in MiB or GiB"),
-        ("0:0GiB", "0 is no size"),
-        ("0:2.4.1GiB", "2.4.1 is no size"),
-        ("-1", "no device with a size"),
+        ("0", "0 has no memory size"),
+        ("0:24GiB,1", "1 has no memory size"),
+        ("0:24GiB,0:24GiB", "0 is listed twice"),
+        ("0:24", "not a device with a size in MiB or GiB"),
+        ("0:24GiB,", "not a device with a size in MiB or GiB"),
+        ("0:0GiB", "0 is not a size"),
+        ("0:2.4.1GiB", "2.4.1 is not a size"),
+        ("-1", "not a device with a size"),
     ],
 )
-def test_a_list_that_says_nothing_is_refused_with_the_setting_and_the_value(given: str, problem: str) -> None:
+def test_a_malformed_list_is_refused_with_the_setting_and_the_value(given: str, problem: str) -> None:
     with pytest.raises(SettingError) as refused:
         gpu.parse_devices("GPUS", given)
     assert str(refused.value).startswith("GPUS=")

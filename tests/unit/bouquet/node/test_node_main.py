@@ -1,4 +1,4 @@
-"""The SuperNode's entry point: what it settles before it becomes Flower's process."""
+"""The SuperNode's entry point: what it sets up before it replaces itself by the serving process."""
 
 import os
 from pathlib import Path
@@ -9,42 +9,45 @@ from bouquet.node import __main__ as supernode
 from tests.unit.bouquet.conftest import Install
 
 INHERITED = ("SUPERNODES", "PARTITION_ID", "EXECUTOR", "GPU", "CUDA", "BOUQUET", "TF_", "OMP_")
-"""How settings begin that the shell of whoever runs the tests may have."""
+"""Prefixes of settings that the environment of the test run may contain."""
 
 
 @pytest.fixture
-def became(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Return the command line of the process that the entry point became."""
+def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The module and the arguments that the entry point executes."""
     for name in [name for name in os.environ if name.startswith(INHERITED)]:
         monkeypatch.delenv(name)
     for name in ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"):
-        monkeypatch.setenv(name, "as it was")  # so that what the entry point sets is taken back
+        monkeypatch.setenv(name, "original")  # so that monkeypatch restores what the entry point sets
     for name in (*supernode.THREAD_VARIABLES, "TF_FORCE_GPU_ALLOW_GROWTH"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("BOUQUET_LEASE_DIR", str(tmp_path / "leases"))
-    monkeypatch.setenv("INSECURE", "1")  # no key to wait for
+    monkeypatch.setenv("INSECURE", "1")  # so there is no key to wait for
     line: list[str] = []
     monkeypatch.setattr(supernode, "exec_module", lambda module, arguments: line.extend([module, *arguments]))
     return line
 
 
 def test_a_node_without_gpus_computes_on_the_cpu_and_says_why(
-    became: list[str], install: Install, capsys: pytest.CaptureFixture[str]
+    executed: list[str], install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install()
     supernode.main()
-    assert "bouquet: partition-id 0 computes on: CPU (there is no nvidia-smi)\n" in capsys.readouterr().out
+    assert "bouquet: partition-id 0 computes on: CPU (nvidia-smi is not installed)\n" in capsys.readouterr().out
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
-    assert became[:2] == ["bouquet.node.serve_supernode", "--insecure"]
+    assert executed[:2] == ["bouquet.node.serve_supernode", "--insecure"]
 
 
 def test_each_node_is_bound_to_its_share_by_its_partition_id(
-    became: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    executed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GPUS", "0:24GiB,MIG-1a:24GiB")
     for partition_id, device, visible in ((0, "GPU 0", "0"), (1, "MIG-1a", "MIG-1a"), (2, "GPU 0", "0")):
         supernode.main()
-        assert f"partition-id {partition_id} computes on: {device}, at most 1945 MiB a" in capsys.readouterr().out
+        assert (
+            f"partition-id {partition_id} computes on: {device}, at most 1945 MiB per process"
+            in capsys.readouterr().out
+        )
         assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
         assert os.environ["BOUQUET_GPU_MEMORY_MIB"] == "1945"
-    assert "partition-id=2 num-partitions=10" in became
+    assert "partition-id=2 num-partitions=10" in executed

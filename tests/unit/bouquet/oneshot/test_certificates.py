@@ -1,4 +1,4 @@
-"""Certificates: made once, kept while valid, renewed in time, never half written; the operator's own are checked."""
+"""Certificates: issued once, kept while valid, renewed in time, written atomically; the user's own are checked."""
 
 import datetime
 import os
@@ -67,14 +67,14 @@ def test_openssl_accepts_the_chain(tmp_path: Path) -> None:
     assert other.version() in ("TLSv1.2", "TLSv1.3")
 
 
-def test_what_is_valid_is_left_alone(tmp_path: Path) -> None:
+def test_a_valid_certificate_is_kept(tmp_path: Path) -> None:
     ensure(settings(tmp_path), NOW)
     before = contents(tmp_path)
     assert ensure(settings(tmp_path), NOW + 300 * DAY) == "certificates: valid until 2027-12-27"
     assert contents(tmp_path) == before
 
 
-def test_it_is_renewed_before_its_end_by_the_same_ca(tmp_path: Path) -> None:
+def test_a_certificate_is_renewed_by_the_same_ca_before_it_expires(tmp_path: Path) -> None:
     ensure(settings(tmp_path), NOW)
     ca, old = (tmp_path / "server" / CA).read_bytes(), certificate(tmp_path / "server" / SERVER)
     ensure(settings(tmp_path), old.not_valid_after_utc - 29 * DAY)
@@ -83,7 +83,7 @@ def test_it_is_renewed_before_its_end_by_the_same_ca(tmp_path: Path) -> None:
     assert (tmp_path / "server" / CA).read_bytes() == ca
 
 
-def test_a_ca_that_would_end_before_what_it_signs_is_made_anew(tmp_path: Path) -> None:
+def test_a_ca_that_would_expire_before_what_it_signs_is_replaced(tmp_path: Path) -> None:
     ensure(settings(tmp_path), NOW)
     ca = (tmp_path / "server" / CA).read_bytes()
     ensure(settings(tmp_path), NOW + 3400 * DAY)
@@ -95,10 +95,10 @@ def test_a_ca_that_would_end_before_what_it_signs_is_made_anew(tmp_path: Path) -
     ("spoil", "why"),
     [
         (lambda server: (server / SERVER_KEY).unlink(), "there was none"),
-        (lambda server: (server / SERVER).write_text("half a"), "server.pem is no certificate in PEM format"),
+        (lambda server: (server / SERVER).write_text("half a"), "server.pem is not a certificate in PEM format"),
     ],
 )
-def test_what_is_damaged_is_made_anew_and_the_reason_is_said(spoil: object, why: str, tmp_path: Path) -> None:
+def test_a_damaged_certificate_is_replaced_and_the_reason_is_given(spoil: object, why: str, tmp_path: Path) -> None:
     ensure(settings(tmp_path), NOW)
     assert callable(spoil)
     spoil(tmp_path / "server")
@@ -106,19 +106,19 @@ def test_what_is_damaged_is_made_anew_and_the_reason_is_said(spoil: object, why:
     assert ensure(settings(tmp_path), NOW) == "certificates: valid until 2027-12-27"
 
 
-def test_another_name_makes_another_certificate(tmp_path: Path) -> None:
+def test_a_new_name_causes_a_new_certificate(tmp_path: Path) -> None:
     ensure(settings(tmp_path), NOW)
-    account = ensure(settings(tmp_path, SUPERLINK_NAMES="elsewhere"), NOW)
-    assert "server.pem is not for elsewhere" in account
+    summary = ensure(settings(tmp_path, SUPERLINK_NAMES="elsewhere"), NOW)
+    assert "server.pem is not valid for elsewhere" in summary
     assert "elsewhere" in names(tmp_path / "server" / SERVER)
 
 
-def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="SUPERLINK_NAMES=no_name!: neither a host name nor an IP address"):
         ensure(settings(tmp_path, SUPERLINK_NAMES="no_name!"), NOW)
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
     write_if_changed(tmp_path / "file", b"one")
     held = (tmp_path / "file").open("rb")
     write_if_changed(tmp_path / "file", b"other", 0o600)
@@ -127,40 +127,40 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """A folder of the operator's: valid, by another CA than the fleet's."""
+def user_dir(tmp_path: Path) -> Path:
+    """The user's folder: valid certificates, by another CA than the fleet's."""
     ensure(settings(tmp_path / "elsewhere"), NOW)
     return tmp_path / "elsewhere" / "server"
 
 
-def test_the_operators_own_are_used(own: Path, tmp_path: Path) -> None:
-    account = ensure(settings(tmp_path, CERTIFICATES=str(own)), NOW)
-    assert account == f"certificates: yours, valid until 2027-12-27 (CERTIFICATES={own})"
-    assert contents(tmp_path / "server") == contents(own)
-    assert (tmp_path / "identity" / CA).read_bytes() == (own / CA).read_bytes()
+def test_the_users_own_certificates_are_used(user_dir: Path, tmp_path: Path) -> None:
+    summary = ensure(settings(tmp_path, CERTIFICATES=str(user_dir)), NOW)
+    assert summary == f"certificates: your own, valid until 2027-12-27 (CERTIFICATES={user_dir})"
+    assert contents(tmp_path / "server") == contents(user_dir)
+    assert (tmp_path / "identity" / CA).read_bytes() == (user_dir / CA).read_bytes()
     assert not (tmp_path / "authority").exists()
     ensure(settings(tmp_path), NOW)
-    assert (tmp_path / "server" / CA).read_bytes() != (own / CA).read_bytes(), "left out again: the fleet's own CA"
+    assert (tmp_path / "server" / CA).read_bytes() != (user_dir / CA).read_bytes(), "unset again: the fleet's CA"
 
 
-def test_the_operators_own_are_refused_with_what_is_wrong(own: Path, tmp_path: Path) -> None:
+def test_unusable_certificates_of_the_user_are_refused_with_the_reason(user_dir: Path, tmp_path: Path) -> None:
     def problem(now: datetime.datetime = NOW) -> str:
         with pytest.raises(SettingError) as refused:
-            ensure(settings(tmp_path, CERTIFICATES=str(own)), now)
-        assert refused.value.message.startswith(f"CERTIFICATES={own}: ")
+            ensure(settings(tmp_path, CERTIFICATES=str(user_dir)), now)
+        assert refused.value.message.startswith(f"CERTIFICATES={user_dir}: ")
         assert "server.key" in refused.value.hint
-        return refused.value.message.removeprefix(f"CERTIFICATES={own}: ")
+        return refused.value.message.removeprefix(f"CERTIFICATES={user_dir}: ")
 
-    assert problem(NOW + 500 * DAY) == "server.pem ended on 2027-12-27"
+    assert problem(NOW + 500 * DAY) == "server.pem expired on 2027-12-27"
     assert problem(NOW - 9 * DAY) == "ca.crt is not valid before 2026-11-24"
     ensure(settings(tmp_path / "third"), NOW)
     for name, complaint in (
-        (SERVER_KEY, "server.key is not the key of server.pem"),
+        (SERVER_KEY, "server.key does not match server.pem"),
         (CA, "server.pem is not signed by ca.crt"),
     ):
-        kept = (own / name).read_bytes()
-        (own / name).write_bytes((tmp_path / "third" / "server" / name).read_bytes())
+        kept = (user_dir / name).read_bytes()
+        (user_dir / name).write_bytes((tmp_path / "third" / "server" / name).read_bytes())
         assert problem() == complaint
-        (own / name).write_bytes(kept)
-    (own / SERVER).unlink()
+        (user_dir / name).write_bytes(kept)
+    (user_dir / SERVER).unlink()
     assert problem() == "server.pem is missing"

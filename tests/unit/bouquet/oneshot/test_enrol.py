@@ -1,4 +1,4 @@
-"""Enrolment: once for each node, again where the SuperLink has forgotten it."""
+"""Enrolment: once per node, and again if the SuperLink has lost its state."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from bouquet.oneshot.enrol import enrol
 
 
 class Register(ControlApi):
-    """What a SuperLink keeps: keys that are enrolled, and all that ever were."""
+    """A SuperLink that remembers the keys that are enrolled, and all that ever were."""
 
     def __init__(self) -> None:
         self.keys: dict[bytes, int] = {}
@@ -29,7 +29,7 @@ def keys(identities: Path, nodes: int) -> list[bytes]:
     return [key_path(identities, k).read_bytes() for k in range(nodes)]
 
 
-def test_every_node_gets_a_key_of_its_own_that_the_superlink_knows(tmp_path: Path) -> None:
+def test_every_node_gets_its_own_key_which_the_superlink_knows(tmp_path: Path) -> None:
     register = Register()
     assert enrol(register, tmp_path, range(3)) == 3
     assert {public_key(key) for key in keys(tmp_path, 3)} == set(register.keys)
@@ -54,7 +54,7 @@ def test_a_superlink_that_lost_its_state_gets_the_same_keys_again(tmp_path: Path
     assert {public_key(key) for key in before} == set(register.keys)
 
 
-def test_a_node_that_was_removed_gets_a_new_key_as_its_old_one_is_never_taken_again(tmp_path: Path) -> None:
+def test_a_node_that_was_removed_gets_a_new_key_because_its_old_one_is_never_accepted_again(tmp_path: Path) -> None:
     register = Register()
     write_identity(tmp_path, 0, make_key())
     removed = key_path(tmp_path, 0).read_bytes()

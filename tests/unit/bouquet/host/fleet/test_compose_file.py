@@ -1,4 +1,4 @@
-"""What the Compose file, the Dockerfiles and `.env.example` promise; that they agree with each other and the code."""
+"""The Compose files, the Dockerfiles, `.dockerignore` and `.env.example` agree with each other and with the code."""
 
 import json
 import os
@@ -24,14 +24,14 @@ ROLES = ("superlink", "supernode")
 ONE_SHOTS = ("certificates", "setup")
 INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
-    *("BOUQUET_SIZE_FILE", "BOUQUET_PLACE", "TASK_SLOT"),
+    *("BOUQUET_SIZE_FILE", "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED", "TASK_SLOT"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
     *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"),
 }
-"""What the fleets set for their own processes: no setting of the user's."""
+"""Variables that the fleets set for their own processes: not settings of the user."""
 
 OPTIONAL = ("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES")
-"""Documented as not set; the Compose file names what stands in for them."""
+"""Documented as unset; the Compose file has a fallback for each."""
 
 
 def text(name: str) -> str:
@@ -61,12 +61,12 @@ def test_one_definition_per_role(compose: dict[str, Any]) -> None:
     assert set(compose["services"]) == {*ROLES, *ONE_SHOTS, "ready"}
 
 
-def test_there_is_no_shell_in_it() -> None:
+def test_the_compose_file_runs_no_shell() -> None:
     assert "$$" not in uncommented("docker-compose.yml")
     assert not re.search(r"\b(sh|bash|CMD-SHELL)\b", uncommented("docker-compose.yml"))
 
 
-def test_ports_are_on_loopback_but_for_the_fleet_api_if_asked(compose: dict[str, Any]) -> None:
+def test_ports_are_on_loopback_except_for_the_fleet_api_on_request(compose: dict[str, Any]) -> None:
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert ports == [
         "127.0.0.1:${CONTROL_PORT:-9093}:9093",
@@ -87,22 +87,22 @@ def test_containers_run_hardened(compose: dict[str, Any], role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_what_serves_comes_back(compose: dict[str, Any], role: str) -> None:
+def test_long_running_services_restart(compose: dict[str, Any], role: str) -> None:
     assert compose["services"][role]["restart"] == "unless-stopped"
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_what_stays_depends_on_nothing_that_changes_with_the_size_of_the_fleet(
+def test_long_running_services_depend_on_nothing_that_changes_with_the_fleet_size(
     compose: dict[str, Any], role: str
 ) -> None:
-    # Compose makes what depends on a service anew with it (seen with 2.26): to grow would be to restart.
+    # Compose recreates dependants of a recreated service (seen with 2.26): growing the fleet would restart it.
     for name in compose["services"][role]["depends_on"]:
         if name in ONE_SHOTS:
             assert "SUPERNODES" not in str(compose["services"][name])
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_size_of_the_fleet_is_in_a_file_and_in_no_environment_of_what_stays(
+def test_the_fleet_size_is_in_a_file_and_not_in_the_environment_of_long_running_services(
     compose: dict[str, Any], role: str
 ) -> None:
     environment = compose["services"][role]["environment"]
@@ -111,8 +111,13 @@ def test_the_size_of_the_fleet_is_in_a_file_and_in_no_environment_of_what_stays(
     assert readers(compose, "leases") == {"setup": True, "superlink": False, "supernode": True}
 
 
+@pytest.mark.parametrize("name", ONE_SHOTS)
+def test_a_one_shot_keeps_its_working_directory_off_the_module_search_path(compose: dict[str, Any], name: str) -> None:
+    assert compose["services"][name]["entrypoint"][:3] == ["python", "-P", "-m"]
+
+
 def test_every_one_shot_is_awaited_by_its_success(compose: dict[str, Any]) -> None:
-    # `docker compose up --wait` takes the end of any other for a failure.
+    # `docker compose up --wait` counts the exit of any other service as a failure.
     awaited = {
         name
         for service in compose["services"].values()
@@ -153,7 +158,7 @@ def test_supernodes_are_not_on_the_network_of_the_control_api(compose: dict[str,
     assert compose["networks"]["fleet"] == {"internal": True}
 
 
-def test_the_isolated_overlay_leaves_no_way_out_and_changes_nothing_else() -> None:
+def test_the_isolated_overlay_blocks_outgoing_connections_and_changes_nothing_else() -> None:
     overlay = yaml.safe_load(text("deploy/compose/isolated.yml"))
     assert overlay == {
         "networks": {
@@ -163,7 +168,9 @@ def test_the_isolated_overlay_leaves_no_way_out_and_changes_nothing_else() -> No
     }
 
 
-def test_a_node_with_settings_of_its_own_is_no_copy_and_one_of_the_fleet(compose: dict[str, Any]) -> None:
+def test_a_node_with_its_own_settings_extends_the_service_and_counts_as_one_of_the_fleet(
+    compose: dict[str, Any],
+) -> None:
     services = yaml.safe_load(text("deploy/compose/large-node.yml"))["services"]
     own = services["supernode-large"]
     assert own["extends"] == {"file": "docker-compose.yml", "service": "supernode"}
@@ -176,7 +183,7 @@ def test_supernodes_wait_for_a_healthy_superlink(compose: dict[str, Any]) -> Non
     assert compose["services"]["supernode"]["depends_on"] == {"superlink": {"condition": "service_healthy"}}
 
 
-def test_a_probe_may_hold_longer_than_it_does(compose: dict[str, Any]) -> None:
+def test_dockers_timeout_is_at_least_twice_the_hold_of_a_probe(compose: dict[str, Any]) -> None:
     for service in (compose["services"][role] for role in ROLES):
         assert int(service["healthcheck"]["timeout"].removesuffix("s")) >= 2 * HOLD_SECONDS
 
@@ -202,7 +209,7 @@ OVERLAY = "deploy/compose/gpu.yml"
 
 
 def merged(**settings: str) -> dict[str, Any]:
-    """Return the services as Compose merges them; it needs no daemon for that."""
+    """Return the services as Compose merges them, which needs no daemon."""
     if shutil.which("docker") is None:
         if os.environ.get("CI"):
             pytest.fail("there is no docker command, and CI must test the overlay")
@@ -233,19 +240,19 @@ def test_every_replica_reserves_all_gpus_and_the_superlink_none(with_gpus: dict[
     assert "devices" not in with_gpus["superlink"].get("deploy", {}).get("resources", {}).get("reservations", {})
 
 
-def test_every_replica_has_the_same_word_on_gpus_from_which_it_works_out_its_share(with_gpus: dict[str, Any]) -> None:
+def test_every_replica_has_the_same_gpu_settings_to_compute_its_share_from(with_gpus: dict[str, Any]) -> None:
     environment = with_gpus["supernode"]["environment"]
     assert (environment["GPUS"], environment["GPU_MEMORY"]) == ("0:24GiB", "1/7")
 
 
-def test_a_size_given_by_hand_stays_when_the_fleet_grows() -> None:
+def test_a_memory_size_set_by_the_user_stays_when_the_fleet_grows() -> None:
     environments = [
         merged(GPU_MEMORY="2GiB", SUPERNODES=count)["supernode"]["environment"]["GPU_MEMORY"] for count in ("7", "14")
     ]
     assert environments == ["2GiB", "2GiB"]
 
 
-def test_with_gpus_both_images_are_built_with_cuda_and_all_else_is_as_without(with_gpus: dict[str, Any]) -> None:
+def test_the_gpu_overlay_builds_both_images_with_cuda_and_changes_nothing_else(with_gpus: dict[str, Any]) -> None:
     assert {with_gpus[role]["build"]["args"]["TENSORFLOW"] for role in ("superlink", "supernode")} == {"cuda"}
     assert with_gpus["supernode"]["read_only"] is True
     assert with_gpus["supernode"]["cap_drop"] == ["ALL"]
@@ -276,7 +283,7 @@ def test_every_setting_that_the_commands_read_is_documented_with_the_same_defaul
             names.add(name)
             return super().get(name, default)
 
-    # Given by hand, the documented defaults change nothing.
+    # Setting the documented defaults explicitly changes nothing.
     given = documented(active_only=True)
     assert HostSettings.read(Asked(given)) == HostSettings.read({})
     assert ExecutorSettings.read("clientapp", Asked(given)) == ExecutorSettings.read("clientapp", {})
@@ -306,7 +313,7 @@ def test_both_images_are_built_alike_so_that_they_share_their_layers() -> None:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_what_differs_makes_no_layer(name: str) -> None:
+def test_what_differs_between_the_images_adds_no_layer(name: str) -> None:
     role = text(name).partition("# -- The role\n")[2].replace("\\\n", "")
     assert {line.split()[0] for line in role.splitlines()} == {"LABEL", "ENTRYPOINT"}
 
@@ -335,10 +342,34 @@ def test_uv_is_pinned_by_hash_to_the_locked_version() -> None:
     assert set(re.findall(r"--hash=(\S+)", pinned)) == hashes
 
 
+def ignored() -> list[str]:
+    """The patterns of `.dockerignore`, of which the last that matches a file decides."""
+    return [line for line in text(".dockerignore").splitlines() if line and not line.startswith("#")]
+
+
+def copied(name: str) -> set[str]:
+    """What a Dockerfile copies or binds from the build context."""
+    found = re.findall(
+        r"^(?:COPY|ADD) (?!--from)(?:--\S+ )*(.+) \S+$|--mount=type=bind,source=([\w./]+)", text(name), re.M
+    )
+    return {source for copy, bound in found for source in (copy or bound).split()}
+
+
 def test_only_what_is_named_goes_into_a_build() -> None:
-    lines = [line for line in text(".dockerignore").splitlines() if line and not line.startswith("#")]
+    lines = ignored()
     assert lines[0] == "*"
-    copied = re.findall(r"^COPY (\S+)|--mount=type=bind,source=([\w./]+)", text(DOCKERFILES[0]), re.MULTILINE)
-    for source in (copy or bound for copy, bound in copied):
+    for source in copied(DOCKERFILES[0]):
         assert f"!{source}" in lines
         assert Path(PROJECT / source).exists()
+
+
+def test_the_host_command_is_left_out_of_the_build_context() -> None:
+    lines = ignored()
+    excluded = lines.index("deploy/bouquet/host")
+    assert [line for line in lines if line.startswith(("!deploy", "!**", "!*"))] == ["!deploy/bouquet"]
+    assert lines.index("!deploy/bouquet") < excluded
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_contains_nothing_of_deploy_but_the_package(name: str) -> None:
+    assert {source for source in copied(name) if source.startswith((".", "*", "deploy"))} == {"deploy/bouquet"}
