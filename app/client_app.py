@@ -8,7 +8,7 @@ from flwr.common.logger import log
 
 from app.device import device
 from app.model import TENSORFLOW_VERSION, learner
-from app.node import Node, name_errors
+from app.node_config import Node, name_errors
 from app.run_config import RunConfig
 
 app = ClientApp(mods=[name_errors])

@@ -17,7 +17,7 @@ from bouquet.contract.keys import fingerprint, key_path, make_key, public_key
 from bouquet.contract.tls_files import CA, SERVER_KEY
 from bouquet.oneshot.certificates import ensure
 from bouquet.settings.oneshot import CertificateSettings
-from tests.e2e.conftest import APPS, BIN, Bouquet, StartFleet, printed_json, wait_until
+from tests.e2e.conftest import APPS, BIN, PROJECT, TAG, Bouquet, StartFleet, printed_json, wait_until
 
 PATIENCE = 120
 
@@ -264,6 +264,34 @@ def test_a_second_up_leaves_every_container_and_key_as_it_was(containers: Bouque
     assert up.returncode == 0, up.stdout + up.stderr
     assert {c.id: c.state.started_at for c in containers.compose.ps()} == before
     assert secrets(containers) == keys
+
+
+@pytest.fixture
+def edited_host_module() -> Iterator[str]:
+    """The path, inside the package, of a module of the `bouquet` command with a line more."""
+    module = PROJECT / "deploy" / "bouquet" / "host" / "doctor.py"
+    text = module.read_text(encoding="utf-8")
+    module.write_text(f"{text}\n# a test's edit\n", encoding="utf-8")
+    try:
+        yield "host/doctor.py"
+    finally:
+        module.write_text(text, encoding="utf-8")
+
+
+def test_an_edit_of_the_hosts_code_builds_no_image_and_recreates_no_container(
+    containers: Bouquet, edited_host_module: str
+) -> None:
+    def images() -> set[str]:
+        return {json.loads(inspect(f"bouquet-{role}:{TAG}"))[0]["Id"] for role in ("superlink", "supernode")}
+
+    before = {c.id: c.state.started_at for c in containers.compose.ps()}, images()
+    up = containers("up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert ({c.id: c.state.started_at for c in containers.compose.ps()}, images()) == before
+    for container in containers.compose.ps():
+        names = str(container.execute(["find", "/opt/bouquet", "-name", "*.py"]))
+        assert "/opt/bouquet/lib/bouquet/errors.py" in names
+        assert edited_host_module not in names and "/host/" not in names
 
 
 @pytest.fixture
