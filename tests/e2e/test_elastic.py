@@ -156,7 +156,8 @@ def test_one_node_more_than_there_are_partitions_says_so_and_takes_over_when_one
         (first,) = names(fleet)
         scale(fleet, 1, "--scale", "supernode=2")
         (spare,) = set(names(fleet)) - {first}
-        reason = "waiting for a free partition: SUPERNODES=1: all partition-ids 0..0 are taken; this is one SuperNode too many"
+        taken = "SUPERNODES=1: all partition-ids 0..0 are taken; this is one SuperNode too many"
+        reason = f"waiting for a free partition: {taken}"
         wait_until(lambda: reason in logs(spare), "the spare node gives the reason", SETTLED_SECONDS)
         assert partition_ids(fleet) == [0]
         subprocess.run(["docker", "rm", "--force", first], check=True, capture_output=True)
