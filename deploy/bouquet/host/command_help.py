@@ -46,7 +46,7 @@ MEANINGS = {
     "FLEET_PORT": "port of the Fleet API, which SuperNodes call",
     "FLWR_HOME": "Flower's folder, with the connection local-deployment; not set: ~/.flwr",
     "GPUS": "auto, none, or devices with their memory such as 0:24GiB,1:24GiB",
-    "GPU_MEMORY": "memory for TensorFlow per process: a size such as 2GiB, or a part such as 1/20; not set: equal parts",
+    "GPU_MEMORY": "TensorFlow's memory per process: a size such as 2GiB, or a part such as 1/20; not set: equal parts",
     "HF_HUB_OFFLINE": "1: never ask the dataset hub",
     "INSECURE": "1: no TLS and no node keys; never beyond one machine",
     "PARTITION_ID": "partition of the new node; not set: the next one",
@@ -205,7 +205,7 @@ HELP = {
     "join-command": CommandHelp(
         "enrol a SuperNode for another machine, print the command that starts it",
         "Enrol a new SuperNode and print the shell command that starts it on another machine with Docker. The command\n"
-        "contains the node's private key: keep it secret. Each call enrols another node.",
+        "contains the node's private key: keep it secret. It needs the image there. Each call enrols another node.",
         ("SUPERLINK_NAMES", "FLEET_BIND", "FLEET_PORT", "CONTROL_PORT", "PARTITION_ID", "SUPERNODES", "TAG"),
         "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet up\n"
         "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet join-command | ssh MACHINE sh",

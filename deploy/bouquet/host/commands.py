@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -98,7 +99,7 @@ def doctor(settings: HostSettings) -> None:
         found.append(result)
     if failed := [result.name for result in found if not result.ok]:
         problem = f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}"
-        raise HostError(problem, "each line above ends with the fix")
+        raise HostError(problem, "apply the fix at the end of each FAILED line")
 
 
 def gpus(settings: HostSettings) -> None:
@@ -144,7 +145,7 @@ class _ShowVersion(argparse.Action):
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    raw = argparse.RawDescriptionHelpFormatter
+    raw = partial(argparse.RawDescriptionHelpFormatter, max_help_position=20)
     parser = argparse.ArgumentParser(prog="bouquet", description=INTRODUCTION, epilog=EPILOG, formatter_class=raw)
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
@@ -157,7 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--run-config",
                 metavar="'KEY=VALUE ...'",
-                help="overrides of the app's run-config, in the format of `flwr run --run-config`; wins over RUN_CONFIG",
+                help="overrides of the app's run-config, as `flwr run --run-config` takes them; wins over RUN_CONFIG",
             )
     return parser
 

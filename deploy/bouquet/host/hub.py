@@ -35,9 +35,8 @@ def probe_hub(offline: bool = False, url: str | None = None) -> HubAnswer:
         return HubAnswer("HF_HUB_OFFLINE=1")
     # Imported here: the import takes 0.1 s, and it reads the environment, which `.env` has to be in.
     import httpx  # noqa: PLC0415
-    from huggingface_hub import constants  # noqa: PLC0415
+    from huggingface_hub import constants, get_session  # noqa: PLC0415
     from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415
-    from huggingface_hub.utils import get_session  # noqa: PLC0415
 
     try:
         response = get_session().head(url or f"{constants.ENDPOINT}{DATASET_PATH}", timeout=TIMEOUT_SECONDS)

@@ -24,7 +24,7 @@ def text_table(
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
-        table.add_column(Text(name), justify=justify, no_wrap=True, overflow="ignore")
+        table.add_column(Text(name), justify=justify, no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))
     console = Console(file=io.StringIO(), width=MAX_WIDTH, color_system=None)

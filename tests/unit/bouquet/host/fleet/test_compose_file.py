@@ -23,14 +23,14 @@ ROLES = ("superlink", "supernode")
 ONE_SHOTS = ("certificates", "setup")
 INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
-    *("BOUQUET_SIZE_FILE", "BOUQUET_PLACE", "TASK_SLOT"),
+    *("BOUQUET_SIZE_FILE", "TASK_SLOT"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
     *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"),
 }
-"""What the fleets set for their own processes: no setting of the user's."""
+"""Variables that the fleets set for their own processes; they are not settings."""
 
 OPTIONAL = ("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES")
-"""Documented as not set; the Compose file names what stands in for them."""
+"""Documented as not set by default; the Compose file has a default of its own."""
 
 
 def text(name: str) -> str:
@@ -86,22 +86,20 @@ def test_containers_run_hardened(compose: dict[str, Any], role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_what_serves_comes_back(compose: dict[str, Any], role: str) -> None:
+def test_services_restart(compose: dict[str, Any], role: str) -> None:
     assert compose["services"][role]["restart"] == "unless-stopped"
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_what_stays_depends_on_nothing_that_changes_with_the_size_of_the_fleet(
-    compose: dict[str, Any], role: str
-) -> None:
-    # Compose makes what depends on a service anew with it (seen with 2.26): to grow would be to restart.
+def test_services_depend_on_nothing_that_changes_with_the_size_of_the_fleet(compose: dict[str, Any], role: str) -> None:
+    # Compose recreates the dependants of a recreated service (seen with 2.26): a larger fleet would restart all.
     for name in compose["services"][role]["depends_on"]:
         if name in ONE_SHOTS:
             assert "SUPERNODES" not in str(compose["services"][name])
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_size_of_the_fleet_is_in_a_file_and_in_no_environment_of_what_stays(
+def test_the_size_of_the_fleet_is_in_a_file_and_in_no_environment_of_a_service(
     compose: dict[str, Any], role: str
 ) -> None:
     environment = compose["services"][role]["environment"]
@@ -111,7 +109,7 @@ def test_the_size_of_the_fleet_is_in_a_file_and_in_no_environment_of_what_stays(
 
 
 def test_every_one_shot_is_awaited_by_its_success(compose: dict[str, Any]) -> None:
-    # `docker compose up --wait` takes the end of any other for a failure.
+    # `docker compose up --wait` reports any other container that ends as a failure.
     awaited = {
         name
         for service in compose["services"].values()
@@ -232,7 +230,7 @@ def test_every_replica_reserves_all_gpus_and_the_superlink_none(with_gpus: dict[
     assert "devices" not in with_gpus["superlink"].get("deploy", {}).get("resources", {}).get("reservations", {})
 
 
-def test_every_replica_has_the_same_word_on_gpus_from_which_it_works_out_its_share(with_gpus: dict[str, Any]) -> None:
+def test_every_replica_has_the_same_gpu_settings_and_computes_its_share_from_them(with_gpus: dict[str, Any]) -> None:
     environment = with_gpus["supernode"]["environment"]
     assert (environment["GPUS"], environment["GPU_MEMORY"]) == ("0:24GiB", "1/7")
 
@@ -275,7 +273,7 @@ def test_every_setting_that_the_commands_read_is_documented_with_the_same_defaul
             names.add(name)
             return super().get(name, default)
 
-    # Given by hand, the documented defaults change nothing.
+    # Setting a documented default explicitly changes nothing.
     given = documented(active_only=True)
     assert HostSettings.read(Asked(given)) == HostSettings.read({})
     assert ExecutorSettings.read("clientapp", Asked(given)) == ExecutorSettings.read("clientapp", {})
