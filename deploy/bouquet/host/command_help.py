@@ -150,14 +150,14 @@ HELP = {
         "It is no error if the fleet is down already.",
         _ALL_FLEETS,
         "bouquet down",
-        (SettingError, HostError),
+        (SettingError,),
     ),
     "logs": CommandHelp(
         "follow the logs of all members",
         "Print the last 100 lines of each member's log, and new lines as they appear, until Ctrl-C.",
         _ALL_FLEETS,
         "bouquet logs",
-        (SettingError, HostError, FleetError),
+        (SettingError, FleetError),
     ),
     "status": CommandHelp(
         "show each member: state, partition, memory, current run",
@@ -165,7 +165,7 @@ HELP = {
         "memory, the run that it works on, and its device. Nodes on other machines are listed as (elsewhere).",
         ("FLEET", "FLWR_HOME", "BOUQUET_HOME"),
         "bouquet status",
-        (SettingError, HostError, FleetError),
+        (SettingError, FleetError),
     ),
     "doctor": CommandHelp(
         "check what this machine lacks for the fleet, and how to fix it",
@@ -192,7 +192,7 @@ HELP = {
         "run.) A process fleet writes to RESULTS itself, so there is nothing to copy.",
         ("RESULTS", *_ALL_FLEETS),
         "RESULTS=/tmp/results bouquet results",
-        (SettingError, HostError, FleetError),
+        (SettingError, FleetError),
     ),
     "connection": CommandHelp(
         "write the connection local-deployment for flwr",
@@ -200,7 +200,7 @@ HELP = {
         "Everything else in the file stays. `bouquet up` does this too.",
         ("FLWR_HOME", "CONTROL_PORT", "INSECURE", *_ALL_FLEETS),
         "bouquet connection\nflwr run . local-deployment --stream",
-        (SettingError, HostError, FleetError),
+        (SettingError, FleetError),
     ),
     "join-command": CommandHelp(
         "enrol a SuperNode for another machine, print the command that starts it",
@@ -209,6 +209,6 @@ HELP = {
         ("SUPERLINK_NAMES", "FLEET_BIND", "FLEET_PORT", "CONTROL_PORT", "PARTITION_ID", "SUPERNODES", "TAG"),
         "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet up\n"
         "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet join-command | ssh MACHINE sh",
-        (SettingError, HostError, FleetError),
+        (SettingError, FleetError),
     ),
 }

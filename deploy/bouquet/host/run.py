@@ -110,7 +110,7 @@ def _outcome_when_reachable(run_id: str, timeout_seconds: float) -> Outcome:
 
 
 def outcome(run_id: str) -> Outcome:
-    """Ask the SuperLink for the status of a run. (`flwr run` exits with 0 even if the run fails.)
+    """Return the status of a run, from the SuperLink: `flwr run` exits with 0 even if the run fails.
 
     Raises:
         RunError: The SuperLink does not answer, or does not know the run.

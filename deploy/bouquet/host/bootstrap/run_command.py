@@ -13,7 +13,7 @@ def run_command(
 
     Args:
         command: The program and its arguments.
-        problem: What went wrong where the command fails; its last line of output is appended.
+        problem: The start of the error if the command fails; its last line of output is appended.
         hint: How to fix that.
         cwd: The folder to run in; None for the current one.
         stdin: Text for its standard input; None for no text.

@@ -54,10 +54,8 @@ def test_the_summary_counts_the_nodes_that_joined_and_left(tmp_path: Path) -> No
     file = tmp_path / "7" / "metrics.json"
     changes = [{"what": "joined"}, {"what": "left"}, {"what": "joined"}]
     file.write_text(json.dumps(json.loads(file.read_text()) | {"num-supernodes": 10, "fleet-changes": changes}))
-    assert (
-        "10 SuperNodes at the start, then 2 joined and 1 left; metrics.json names them under `fleet-changes`"
-        in summary(tmp_path, COMPLETED)
-    )
+    shown = summary(tmp_path, COMPLETED)
+    assert "10 SuperNodes at the start, then 2 joined and 1 left; metrics.json names them under" in shown
 
 
 def test_a_failed_run_names_its_status_the_details_the_nodes_and_their_reasons(tmp_path: Path) -> None:
