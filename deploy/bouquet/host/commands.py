@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from dotenv import load_dotenv
@@ -136,9 +135,11 @@ COMMANDS: dict[str, Callable[[HostSettings], object]] = {
 
 
 class _ShowVersion(argparse.Action):
-    """Prints the version. Reading it takes time, so it is read only on request."""
+    """Prints the version."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version  # noqa: PLC0415  the import is slow, and only this option needs it
+
         print(f"bouquet {version('bouquet')}")
         parser.exit()
 
