@@ -57,7 +57,7 @@ def test_a_flower_home_that_is_no_toml_stays_as_it_was(command: Bouquet, tmp_pat
     (home / "config.toml").write_text("[superlink\n")
     connection = command("connection")
     assert connection.returncode == 2
-    assert "config.toml is no TOML" in connection.stderr
+    assert "config.toml is not TOML" in connection.stderr
     assert (home / "config.toml").read_text() == "[superlink\n"
 
 

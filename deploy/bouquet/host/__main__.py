@@ -1,4 +1,4 @@
-"""`python -m bouquet.host <command>`, the same as `bouquet <command>`."""
+"""`python -m bouquet.host <command>` is the same as `bouquet <command>`."""
 
 from bouquet.host.commands import entry
 

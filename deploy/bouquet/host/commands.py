@@ -1,8 +1,11 @@
-"""The commands behind the Makefile: `python -m deploy <command>`."""
+"""The `bouquet` command and its subcommands."""
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from dotenv import load_dotenv
 
@@ -10,24 +13,25 @@ from bouquet.errors import FleetError, HostError, report_errors
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host import join, preflight
+from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
 from bouquet.host.connection import read_config, write_connection
-from bouquet.host.doctor import checks, examine
+from bouquet.host.doctor import run_checks, select_checks
 from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.run import submit, summary
-from bouquet.host.status import look, table
+from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
 
 
 def say(line: str) -> None:
-    """Print one line of what the command does and why."""
+    """Print one line about what the command does, and why."""
     print(f"bouquet: {line}", flush=True)
 
 
 def run(settings: HostSettings) -> None:
-    """Bring the fleet up, run the app on it, and show what came of it."""
+    """Start the fleet, run the app on it, and show its results."""
     fleet = up(settings)
     ended = submit(settings.run_config)
     fleet.collect_results(settings.results, ended.run_id)
@@ -35,7 +39,7 @@ def run(settings: HostSettings) -> None:
 
 
 def up(settings: HostSettings) -> Fleet:
-    """Bring the fleet up, healthy, with a connection to it."""
+    """Start the fleet, wait until it is healthy, write the connection to it, and return it."""
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     preflight.check_disk(PROJECT)
@@ -45,13 +49,13 @@ def up(settings: HostSettings) -> Fleet:
         say(f"WARNING: {INSECURE_WARNING}")
     elif settings.certificates.user_dir:
         check_user_certificates(settings.certificates.user_dir, settings.certificates.user_dir_label)
-    for account in fleet.prepare():
-        say(account)
+    for line in fleet.prepare():
+        say(line)
     if not fleet.members():
         preflight.check_ports(settings)
     fleet.up()
     say(f"{settings.supernodes} SuperNodes are healthy")
-    _connect(settings, fleet)
+    _write_connection(settings, fleet)
     return fleet
 
 
@@ -66,52 +70,61 @@ def logs(settings: HostSettings) -> None:
 
 
 def status(settings: HostSettings) -> None:
-    """Show each member of the fleet and what it does; fail where it is down."""
-    view = look(choose_fleet(settings)[0], settings.flower_home)
-    if not view.members:
+    """Show the state of each member of the fleet.
+
+    Raises:
+        FleetError: The fleet is down.
+    """
+    found = read_status(choose_fleet(settings)[0], settings.flower_home)
+    if not found.members:
         raise FleetError("the fleet is down", "start it: make up")
-    print(table(view))
+    print(status_table(found))
 
 
 def results(settings: HostSettings) -> None:
-    """Bring the results of all runs to `results/`."""
+    """Copy the results of all runs out of the fleet."""
     choose_fleet(settings)[0].collect_results(settings.results)
 
 
 def doctor(settings: HostSettings) -> None:
-    """Say of each thing that the fleet needs whether it is there, or what to do."""
-    findings = []
-    for finding in examine(checks(settings)):
-        print(finding, flush=True)
-        findings.append(finding)
-    if wrong := [finding.name for finding in findings if not finding.ok]:
-        raise HostError(f"{len(wrong)} of {len(findings)} are wrong: {', '.join(wrong)}", "do what their lines say")
+    """Check what the fleet needs of this machine, and show the result of each check.
+
+    Raises:
+        HostError: A check failed.
+    """
+    found = []
+    for result in run_checks(select_checks(settings)):
+        print(result, flush=True)
+        found.append(result)
+    if failed := [result.name for result in found if not result.ok]:
+        problem = f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}"
+        raise HostError(problem, "apply the fix at the end of each FAILED line")
 
 
 def gpus(settings: HostSettings) -> None:
-    """Print what each node would compute on, and why; a list given by hand needs no GPU here."""
+    """Show what each node would compute on, and why. A list in `GPUS` is planned without any GPU here."""
     for line in gpu.summary(*nvidia.shares(settings.gpus, settings.supernodes)):
         print(line)
 
 
 def connection(settings: HostSettings) -> None:
     """Write the connection `local-deployment` for `flwr`."""
-    _connect(settings, choose_fleet(settings)[0])
+    _write_connection(settings, choose_fleet(settings)[0])
 
 
-def _connect(settings: HostSettings, fleet: Fleet) -> None:
-    read_config(settings.flower_home)  # what cannot be written to is refused before the fleet is asked
+def _write_connection(settings: HostSettings, fleet: Fleet) -> None:
+    read_config(settings.flower_home)  # refuse an invalid file before asking the fleet for its certificate
     path = write_connection(f"127.0.0.1:{settings.control_port}", settings.flower_home, fleet.root_certificate())
     say(f"connection `local-deployment` is in {path}")
 
 
 def join_command(settings: HostSettings) -> None:
-    """Enrol a SuperNode for another machine, and print the one command that starts it there."""
-    join.check(settings)
+    """Enrol a SuperNode for another machine, and print the command that starts it there."""
+    join.fleet_address(settings)
     certificate = choose_fleet(settings)[0].root_certificate()
     if certificate is not None:
-        command, account = join.command(settings, certificate)
-        sys.stderr.write(f"bouquet: {account}\n")
+        command, summary_line = join.enrol_remote_node(settings, certificate)
+        sys.stderr.write(f"bouquet: {summary_line}\n")
         print(command)
 
 
@@ -121,17 +134,50 @@ COMMANDS: dict[str, Callable[[HostSettings], object]] = {
 }
 
 
-def main() -> None:
-    """Run the command that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=(command.__doc__ or "").strip())
-    arguments = parser.parse_args(sys.argv[1:])
-    load_dotenv(PROJECT / ".env")  # as Compose does: the environment wins
-    COMMANDS[arguments.command](HostSettings.read())
+class _ShowVersion(argparse.Action):
+    """Prints the version."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version  # noqa: PLC0415  the import is slow, and only this option needs it
+
+        print(f"bouquet {version('bouquet')}")
+        parser.exit()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    raw = partial(argparse.RawDescriptionHelpFormatter, max_help_position=20)
+    parser = argparse.ArgumentParser(prog="bouquet", description=INTRODUCTION, epilog=EPILOG, formatter_class=raw)
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for name in COMMANDS:
+        text = HELP[name]
+        command = commands.add_parser(
+            name, help=text.summary, description=text.description, epilog=text.epilog, formatter_class=raw
+        )
+        if name == "run":
+            command.add_argument(
+                "--run-config",
+                metavar="'KEY=VALUE ...'",
+                help="overrides of the app's run-config, as `flwr run --run-config` takes them; wins over RUN_CONFIG",
+            )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that the command line names.
+
+    Args:
+        arguments: The command line without the program's name; None for `sys.argv`.
+    """
+    parsed = make_parser().parse_args(arguments)
+    load_dotenv(PROJECT / ".env")  # like Compose: the environment wins
+    settings = HostSettings.read()
+    if getattr(parsed, "run_config", None) is not None:
+        settings = replace(settings, run_config=parsed.run_config.strip())
+    COMMANDS[parsed.command](settings)
 
 
 def entry() -> None:
-    """Run `main`, errors in one line."""
+    """Run `main`; report an error in one line and exit with its code."""
     report_errors(main)

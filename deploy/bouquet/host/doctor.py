@@ -1,21 +1,19 @@
-"""Whether this machine can run the fleet: `make doctor`, a line for each thing looked at, ok or what to do.
+"""Whether this machine can run the fleet: `bouquet doctor` prints a line for each check, ok or how to fix it.
 
-A check returns what it found, or raises the error that names what is wrong and what mends it: the same errors, from
-the same functions, that `make up` would end with, but all of them at once and before anything is started.
+A check returns what it found, or raises an error that names the problem and the fix. The errors are those that
+`bouquet up` would end with, from the same functions; here they are all shown at once, before anything starts.
 """
 
 import ctypes
-import email.utils
 import ssl
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+
+import psutil
 
 from bouquet.errors import BouquetError, FleetError, HostError
 from bouquet.gpu import nvidia
@@ -23,220 +21,217 @@ from bouquet.gpu import plan as gpu
 from bouquet.host import preflight
 from bouquet.host.bootstrap import compose_plugin
 from bouquet.host.connection import read_connection
-from bouquet.host.fleet import choose as host
 from bouquet.host.fleet.base import Fleet
+from bouquet.host.fleet.choose import choose_fleet
+from bouquet.host.fleet.processes import ProcessFleet
+from bouquet.host.hub import HubAnswer, probe_hub
 from bouquet.settings.host import PROJECT, HostSettings
 
 MIB = 1024**2
 SUPERLINK_MIB, SUPERNODE_MIB = 800, 700
-"""Memory that each takes during a run of the app: a little over what was measured."""
-HUB = "https://huggingface.co/api/datasets/uoft-cs/cifar10"
-HUB_SECONDS = 5.0
-AHEAD, BEHIND = 3.0, 200.0
-"""Seconds by which a SuperNode's clock may be wrong before the SuperLink turns it away."""
+"""MiB of memory that each uses during a run of the app: slightly more than measured."""
+MAX_CLOCK_AHEAD_SECONDS, MAX_CLOCK_BEHIND_SECONDS = 3.0, 200.0
+"""The SuperLink refuses a SuperNode whose clock differs by more."""
+TLS_TIMEOUT = 5.0
 RENEW_DAYS = 14
-TIME_ERROR = 5  # adjtimex(2): the clock is not kept by anything
+"""Days before its end from which on a certificate counts as a problem."""
+TIME_ERROR = 5
+"""adjtimex(2): nothing synchronizes the clock."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What came of one check."""
+class CheckResult:
+    """The result of one check.
+
+    Attributes:
+        name: The check.
+        ok: Whether it passed.
+        message: What it found, or the problem and its fix.
+    """
 
     name: str
     ok: bool
-    says: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{'ok' if self.ok else 'WRONG':<6} {self.name:<13} {self.says}"
+        return f"{'ok' if self.ok else 'FAILED':<6} {self.name:<13} {self.message}"
 
 
-def examine(checks: Mapping[str, Callable[[], str]]) -> Iterator[Finding]:
-    """Run the checks, one after the other."""
+def run_checks(checks: Mapping[str, Callable[[], str]]) -> Iterator[CheckResult]:
+    """Run the checks one after the other and yield their results; a failed check does not stop the others."""
     for name, check in checks.items():
         try:
-            yield Finding(name, True, check())
+            yield CheckResult(name, True, check())
         except BouquetError as error:
-            yield Finding(name, False, str(error))
+            yield CheckResult(name, False, str(error))
 
 
-def checks(settings: HostSettings) -> dict[str, Callable[[], str]]:
-    """Return the checks of this machine, for a fleet with these settings."""
-    fleet, why = host.choose_fleet(settings)
-    containers = why.startswith("containers")
-    up = bool(fleet.members()) if not containers or not compose_plugin.missing() else False
-    dated = Hub(settings.offline)
-    chosen: dict[str, Callable[[], str]] = {"fleet": lambda: f"{settings.supernodes} SuperNodes as {why}"}
+def select_checks(settings: HostSettings) -> dict[str, Callable[[], str]]:
+    """Return the checks that apply to this machine and a fleet with these settings, by name."""
+    fleet, why = choose_fleet(settings)
+    containers = not isinstance(fleet, ProcessFleet)
+    up = bool(fleet.members()) if not containers or not compose_plugin.missing_plugins() else False
+    ask_hub = cache(partial(probe_hub, settings.offline))
+    checks: dict[str, Callable[[], str]] = {"fleet": lambda: f"{settings.supernodes} SuperNodes as {why}"}
     if containers:
-        chosen |= {"docker": docker, "compose": compose}
-    chosen |= {
+        checks |= {"docker": docker, "compose": compose}
+    checks |= {
         "memory": partial(memory, settings.supernodes, up),
         "disk": disk,
         "ports": partial(ports, settings, up),
         "gpus": partial(gpus, settings, containers),
-        "data": partial(data, settings.dataset, dated),
-        "clock": partial(clock, dated),
+        "data": partial(data, settings.dataset, ask_hub),
+        "clock": partial(clock, ask_hub),
     }
-    chosen["certificates"] = partial(certificates, settings, up, datetime.now(UTC))
+    checks["certificates"] = partial(certificates, settings, up, datetime.now(UTC))
     if up:
-        chosen["nodes"] = partial(nodes, fleet, settings.supernodes)
-    return chosen
+        checks["nodes"] = partial(nodes, fleet, settings.supernodes)
+    return checks
 
 
 def docker() -> str:
-    """Docker's daemon answers."""
-    asked = subprocess.run(
+    """Check that Docker's daemon answers; return its version."""
+    answer = subprocess.run(
         ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=False
     )
-    if asked.returncode:
-        raise HostError(f"Docker: {asked.stderr.strip()}", "start Docker, or give this user the right to use it")
-    return f"{asked.stdout.strip()} answers"
+    if answer.returncode:
+        raise HostError(f"Docker: {answer.stderr.strip()}", "start Docker, or give this user permission to use it")
+    return f"{answer.stdout.strip()} answers"
 
 
 def compose() -> str:
-    """Compose v2 and buildx are there, or `make up` can get them."""
-    if not (missing := compose_plugin.missing()):
+    """Check that Compose v2 and buildx are installed, or that `bouquet up` can install them."""
+    if not (missing := compose_plugin.missing_plugins()):
         return "v2 and buildx found"
-    if lacks := compose_plugin.lacking():
-        problem = f"{' and '.join(missing)} missing, and no Debian to take them from ({lacks} missing)"
-        raise HostError(problem, compose_plugin.BY_HAND)
-    return f"{' and '.join(missing)} missing: `make up` takes them from Debian 13's packages"
+    compose_plugin.check_installable(missing)
+    return f"{' and '.join(missing)} missing: `make up` installs them from Debian 13's packages"
 
 
-def memory(supernodes: int, up: bool, meminfo: Path = Path("/proc/meminfo")) -> str:
-    """There is memory for so many nodes that train."""
-    need = SUPERLINK_MIB + supernodes * SUPERNODE_MIB
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) // 1024
-    says = f"{free} MiB free, {supernodes} SuperNodes take about {need} MiB"
+def memory(supernodes: int, up: bool) -> str:
+    """Check that so many nodes can train in the available memory; a fleet that is up already uses its part."""
+    needed = SUPERLINK_MIB + supernodes * SUPERNODE_MIB
+    available = psutil.virtual_memory().available // MIB
+    message = f"{available} MiB available, {supernodes} SuperNodes use about {needed} MiB"
     if up:
-        return f"{says}; the fleet is up and has its memory"
-    if free < need:
-        fit = (free - SUPERLINK_MIB) // SUPERNODE_MIB
-        hint = f"{fit} fit: SUPERNODES={fit}" if fit > 0 else "end what takes memory"
-        raise HostError(f"memory: {says}", hint)
-    return says
+        return f"{message}; the running fleet has its memory already"
+    if available < needed:
+        fit = (available - SUPERLINK_MIB) // SUPERNODE_MIB
+        raise HostError(f"memory: {message}", f"{fit} fit: SUPERNODES={fit}" if fit > 0 else "free some memory")
+    return message
 
 
 def disk() -> str:
-    """There is room for the images, or the environment, and a run."""
+    """Check that the images, or the Python environment, and a run fit on the disk."""
     preflight.check_disk(PROJECT)
     return f"at least {preflight.NEEDED_GIB} GiB free under {PROJECT}"
 
 
 def ports(settings: HostSettings, up: bool) -> str:
-    """The fleet's ports are free, or the fleet's."""
-    named = f"{settings.control_port} (CONTROL_PORT), {settings.fleet_port} (FLEET_PORT)"
+    """Check that the fleet's ports are free, or used by the fleet itself."""
+    names = f"{settings.control_port} (CONTROL_PORT), {settings.fleet_port} (FLEET_PORT)"
     if up:
-        return f"{named}: the fleet's"
+        return f"{names}: used by the running fleet"
     preflight.check_ports(settings)
-    return f"{named}: free"
+    return f"{names}: free"
 
 
 def gpus(settings: HostSettings, containers: bool) -> str:
-    """The nodes fit on the GPUs, where there are any."""
-    choose = nvidia.for_containers if containers else nvidia.for_processes
-    lines = gpu.summary(*choose(settings.gpus, settings.supernodes))
+    """Check that the nodes fit on the GPUs; without GPUs they compute on the CPU."""
+    shares = nvidia.for_containers if containers else nvidia.for_processes
+    lines = gpu.summary(*shares(settings.gpus, settings.supernodes))
     return "; ".join(line.removeprefix("GPUs:").strip() for line in lines)
 
 
-class Hub:
-    """The dataset hub, asked once, and its clock."""
-
-    def __init__(self, offline: bool, url: str = HUB) -> None:
-        self._offline = offline
-        self._url = url
-        self._answer: tuple[str, float | None] | None = None
-
-    def ask(self) -> tuple[str, float | None]:
-        """Return why it does not answer, or an empty text; and by how many seconds this clock is ahead of its."""
-        if self._answer is None:
-            self._answer = ("HF_HUB_OFFLINE=1", None) if self._offline else self._ask()
-        return self._answer
-
-    def _ask(self) -> tuple[str, float | None]:
-        request = urllib.request.Request(self._url, method="HEAD")  # noqa: S310  https by its making
-        try:
-            with urllib.request.urlopen(request, timeout=HUB_SECONDS) as response:  # noqa: S310
-                date = response.headers["Date"]
-        except (OSError, urllib.error.URLError) as error:
-            return f"the hub does not answer ({getattr(error, 'reason', error)})", None
-        ahead = time.time() - email.utils.parsedate_to_datetime(date).timestamp() if date else None
-        return "", ahead
-
-
-def data(dataset: Path | None, hub: Hub) -> str:
-    """There are images to train on: a folder's, the hub's, or the sample's."""
+def data(dataset: Path | None, ask_hub: Callable[[], HubAnswer]) -> str:
+    """Check that there is data to train on: from a folder, from the hub, or the shipped sample."""
     if dataset is not None:
         if not any(dataset.rglob("*.parquet")):
             raise HostError(
-                f"DATASET={dataset}: there is no .parquet file in it",
+                f"DATASET={dataset}: there is no .parquet file in this folder",
                 "give a folder in the layout of uoft-cs/cifar10, or leave DATASET out",
             )
         return f"{dataset} (DATASET)"
-    trouble, _ = hub.ask()
-    if trouble:
-        return f"the shipped sample, as {trouble}; for all of CIFAR-10: DATASET=path/to/cifar10"
+    if problem := ask_hub().problem:
+        return f"the shipped sample, because {problem}; for all of CIFAR-10: DATASET=path/to/cifar10"
     return "uoft-cs/cifar10, the hub answers"
 
 
-def clock(hub: Hub, kept: Callable[[], bool] | None = None) -> str:
-    """The clock is right: a SuperLink turns away nodes whose clock differs too much, and certificates have an end."""
-    _, ahead = hub.ask()
+def clock(ask_hub: Callable[[], HubAnswer], synchronized: Callable[[], bool] | None = None) -> str:
+    """Check the clock. The SuperLink refuses nodes whose clock is wrong, and certificates have an end.
+
+    Args:
+        ask_hub: Asks the hub for its clock.
+        synchronized: Whether NTP synchronizes this clock, in case the hub does not answer; None to ask the kernel.
+    """
+    ahead = ask_hub().clock_ahead_seconds
     if ahead is None:
-        by = "kept by NTP" if (kept or clock_is_kept)() else "not kept by NTP, which matters to nodes on other machines"
-        return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {by}"
-    if not -BEHIND < ahead < AHEAD:
+        kernel = (synchronized or clock_is_synchronized)()
+        state = "synchronized by NTP" if kernel else "not synchronized by NTP, which nodes on other machines need"
+        return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {state}"
+    if not -MAX_CLOCK_BEHIND_SECONDS < ahead < MAX_CLOCK_AHEAD_SECONDS:
         raise HostError(
             f"the clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the hub's",
-            "set it, and keep it: timedatectl set-ntp true",
+            "synchronize it: timedatectl set-ntp true",
         )
-    return f"within {AHEAD:g} s of the hub's" if abs(ahead) <= AHEAD else f"{-ahead:.0f} s behind the hub's"
+    if abs(ahead) <= MAX_CLOCK_AHEAD_SECONDS:
+        return f"within {MAX_CLOCK_AHEAD_SECONDS:g} s of the hub's"
+    return f"{-ahead:.0f} s behind the hub's"
 
 
-def clock_is_kept() -> bool:
-    """Whether the kernel says that something, such as NTP, keeps its clock."""
-    timex = ctypes.create_string_buffer(512)  # struct timex, all zero: only read
+def clock_is_synchronized() -> bool:
+    """Whether the kernel reports that something, such as NTP, synchronizes its clock."""
+    timex = ctypes.create_string_buffer(512)  # a struct timex of zeros asks without a change
     return ctypes.CDLL(None).adjtimex(timex) not in (-1, TIME_ERROR)
 
 
 def nodes(fleet: Fleet, supernodes: int) -> str:
-    """The fleet that is up is healthy."""
+    """Check that the running fleet is healthy."""
     bad = [f"{member.name} ({member.state})" for member in fleet.members() if not member.healthy]
     if bad:
-        raise FleetError(f"not healthy: {', '.join(bad)}", "the whole story: make logs")
+        raise FleetError(f"not healthy: {', '.join(bad)}", "full logs: make logs")
     return f"all {supernodes} SuperNodes and the SuperLink are healthy"
 
 
 def certificates(settings: HostSettings, up: bool, now: datetime) -> str:
-    """What TLS rests on is good for a while yet: the CA of the connection, and what the SuperLink shows."""
+    """Check that the connection's CA, and the certificate that a running SuperLink shows, do not end soon."""
     try:
-        _, authority = read_connection(settings.flower_home)
+        _, ca = read_connection(settings.flower_home)
     except FleetError:
         return "none yet: `make up` writes the connection"
-    if authority is None:
+    if ca is None:
         return "none: the connection is without TLS"
     try:
-        said = [f"the CA's {lasts(f'the CA {authority}', authority.read_bytes(), now)}"]
+        messages = [f"the CA is valid until {valid_until(f'the CA {ca}', ca.read_bytes(), now)}"]
         if up:
-            shown = ssl.get_server_certificate(("127.0.0.1", settings.control_port), timeout=HUB_SECONDS)
-            said.append(f"the SuperLink's {lasts('the certificate of the SuperLink', shown.encode(), now)}")
+            shown = ssl.get_server_certificate(("127.0.0.1", settings.control_port), timeout=TLS_TIMEOUT)
+            end = valid_until("the certificate of the SuperLink", shown.encode(), now)
+            messages.append(f"the SuperLink's certificate until {end}")
     except OSError as error:
         raise HostError(
-            f"TLS at port {settings.control_port} with {authority}: {error}", "start the fleet anew: make up"
+            f"TLS at port {settings.control_port} with {ca}: {error}", "start the fleet again: make up"
         ) from error
-    return ", ".join(said)
+    return ", ".join(messages)
 
 
-def lasts(what: str, pem: bytes, now: datetime) -> str:
-    """Return until when a certificate is good, if that is a while yet."""
-    from cryptography import x509  # noqa: PLC0415  a quarter of a second that only this check takes
+def valid_until(name: str, pem: bytes, now: datetime) -> str:
+    """Return the day on which a certificate ends.
+
+    Args:
+        name: What to call the certificate in an error.
+        pem: The certificate.
+        now: The current time.
+
+    Raises:
+        HostError: It ends within `RENEW_DAYS`, or it is not a certificate.
+    """
+    from cryptography import x509  # noqa: PLC0415  the import is slow, and only this check needs it
 
     try:
         end = x509.load_pem_x509_certificate(pem).not_valid_after_utc
     except ValueError as error:
-        raise HostError(f"{what}: no certificate ({error})", "have it made anew: make up") from error
-    left = (end - now).days
-    if left < RENEW_DAYS:
-        problem = f"ended on {end:%Y-%m-%d}" if left < 0 else f"ends on {end:%Y-%m-%d}, in {left} days"
-        raise HostError(f"{what} {problem}", "have it renewed: make down up")
-    return f"until {end:%Y-%m-%d}"
+        raise HostError(f"{name}: not a certificate ({error})", "replace it: make up") from error
+    days = (end - now).days
+    if days < RENEW_DAYS:
+        problem = f"ended on {end:%Y-%m-%d}" if days < 0 else f"ends on {end:%Y-%m-%d}, in {days} days"
+        raise HostError(f"{name} {problem}", "renew it: make down up")
+    return f"{end:%Y-%m-%d}"

@@ -1,9 +1,8 @@
-"""A SuperNode on another machine: both ends of the one command that `make join-command` prints.
+"""A SuperNode on another machine: enrols it here, and builds the command that starts it there.
 
-Here the node gets a key and is enrolled. There the command keeps the key, with the CA's certificate, in a volume of
-the node's own (`python -m bouquet.oneshot.receive_identity <partition-id>`, which reads them from stdin), and starts the SuperNode. So
-the key is in no image, environment, process list or log, and here in no file: who prints the command again enrols
-another node.
+The command stores the node's key and the CA's certificate in a volume of the node (`bouquet.oneshot.receive_identity`
+reads them from stdin) and starts the SuperNode. The key is in no image, environment, process list or log, and in no
+file of this machine. Each call enrols another node.
 """
 
 import shlex
@@ -14,7 +13,7 @@ from bouquet.settings.host import HostSettings
 
 DATA = "/var/lib/bouquet"
 OWNER = "uid=49999,gid=49999,mode=0700"
-# As docker-compose.yml has them for every container, and for a SuperNode (a test holds this to it).
+# The same options as in docker-compose.yml, for every container and for a SuperNode. A test compares them.
 HARDENING = (
     *("--init", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges:true", "--tmpfs=/tmp:mode=1777"),
     f"--tmpfs=/run/bouquet:{OWNER}",
@@ -27,52 +26,75 @@ SERVICE = (
 )
 
 
-def check(settings: HostSettings) -> str:
-    """Return the address by which other machines reach the Fleet API; raise `SettingError` where they cannot."""
+def fleet_address(settings: HostSettings) -> str:
+    """Return the address by which other machines reach the Fleet API.
+
+    Raises:
+        SettingError: Other machines cannot reach it.
+    """
     if settings.insecure:
-        raise SettingError("INSECURE", 1, "a node elsewhere joins by TLS and a key", "leave it out, and: make up")
+        raise SettingError(
+            "INSECURE", 1, "a node on another machine needs TLS and a key", "remove INSECURE, then: make up"
+        )
     if not settings.certificates.names:
         raise SettingError(
             "SUPERLINK_NAMES",
             "",
-            "the name by which the other machine reaches this one is not known",
-            "give it when the fleet is started: SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 make up",
+            "the name by which other machines reach this one is unknown",
+            "set it when the fleet starts: SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 make up",
         )
     if settings.fleet_bind.startswith("127."):
         raise SettingError(
             "FLEET_BIND",
             settings.fleet_bind,
-            "no other machine can reach the Fleet API there",
-            "open it: FLEET_BIND=0.0.0.0 make up",
+            "no other machine can reach the Fleet API at this address",
+            "publish it: FLEET_BIND=0.0.0.0 make up",
         )
     name = settings.certificates.names[0]
     return f"[{name}]:{settings.fleet_port}" if ":" in name else f"{name}:{settings.fleet_port}"
 
 
-def command(settings: HostSettings, root_certificate: bytes) -> tuple[str, str]:
-    """Enrol a node; return the command that starts it elsewhere, and what to know about it in one line."""
-    from bouquet.flower.control_client import ControlApi  # noqa: PLC0415  it is Flower, which other commands need not load
+def enrol_remote_node(settings: HostSettings, root_certificate: bytes) -> tuple[str, str]:
+    """Enrol a node; return the shell command that starts it on another machine, and a summary in one line.
 
-    superlink = check(settings)
+    Args:
+        settings: The fleet's settings; `partition_id` None gives the node the next partition-id.
+        root_certificate: The CA's certificate.
+
+    Raises:
+        SettingError: Other machines cannot reach the Fleet API.
+    """
+    from bouquet.flower.control_client import ControlApi  # noqa: PLC0415  importing Flower is slow
+
+    superlink = fleet_address(settings)
     private_key = make_key()
     with ControlApi(f"127.0.0.1:{settings.control_port}", root_certificate) as api:
-        known = len(api.enrolled())
-        partition_id = settings.partition_id if settings.partition_id is not None else known
+        enrolled = len(api.enrolled())
+        partition_id = settings.partition_id if settings.partition_id is not None else enrolled
         api.enrol(public_key(private_key))
-    account = (
+    summary = (
         f"enrolled a SuperNode for partition-id {partition_id}, key {fingerprint(public_key(private_key))}; the "
-        "command below holds that key, starts one node, and needs the image there: "
+        "command below contains that key, starts one node, and needs the image there: "
         f"docker save bouquet-supernode:{settings.tag} | ssh MACHINE docker load"
     )
     supernodes = max(settings.supernodes, partition_id + 1)
-    return text(settings.tag, superlink, partition_id, supernodes, root_certificate + private_key), account
+    identity = root_certificate + private_key
+    return start_command(settings.tag, superlink, partition_id, supernodes, identity), summary
 
 
-def text(tag: str, superlink: str, partition_id: int, supernodes: int, identity: bytes) -> str:
-    """Return the command: it keeps the identity in a volume, then starts the SuperNode."""
+def start_command(tag: str, superlink: str, partition_id: int, supernodes: int, identity: bytes) -> str:
+    """Return the shell command that stores an identity in a volume and starts the SuperNode.
+
+    Args:
+        tag: Tag of the image.
+        superlink: Address of the Fleet API.
+        partition_id: The partition that the node is pinned to.
+        supernodes: The fleet's size.
+        identity: The CA's certificate and the node's private key, both PEM.
+    """
     name, image = f"bouquet-node-{partition_id}", f"bouquet-supernode:{tag}"
     volume = f"--volume={name}:{DATA}/identities"
-    keep = [
+    store = [
         *("docker", "run", "--rm", "--interactive", "--network=none", *HARDENING, volume),
         *("--entrypoint=python", image, "-P", "-m", "bouquet.oneshot.receive_identity", str(partition_id)),
     ]
@@ -89,4 +111,4 @@ def text(tag: str, superlink: str, partition_id: int, supernodes: int, identity:
         *(f"--env={key}={value}" for key, value in environment.items()),
         image,
     ]
-    return f"{shlex.join(keep)} <<'IDENTITY' && {shlex.join(start)}\n{identity.decode().strip()}\nIDENTITY"
+    return f"{shlex.join(store)} <<'IDENTITY' && {shlex.join(start)}\n{identity.decode().strip()}\nIDENTITY"

@@ -1,4 +1,4 @@
-"""The main job: `flwr run . local-deployment --stream`, its outcome, and what it left."""
+"""One run of the app on the fleet: `flwr run . local-deployment --stream`, how it ended, and its results."""
 
 import json
 import os
@@ -7,27 +7,39 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bouquet.errors import RunError
 from bouquet.host.connection import NAME
+from bouquet.host.text_table import text_table
+from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT
 
 FLWR = Path(sys.executable).parent / "flwr"
 STARTED = re.compile(r"Successfully started run (\d+)")
-PATIENCE = 120.0  # seconds for a SuperLink that does not answer to be back
-# Neither has a place in a run's log.
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-
-
-LEFT = (("model", "final_model.keras"), ("plot", "history.png"), ("metrics", "metrics.json"))
+"""Variables that keep Flower's notices out of a run's log."""
+RECONNECT_TIMEOUT = 120.0
+"""Seconds that a SuperLink which does not answer may take to answer again."""
+RECONNECT_POLL_SECONDS = 1.0
+MAX_REASONS = 5
+"""Failures of nodes that a hint names."""
+RESULT_FILES = (("model", "final_model.keras"), ("plot", "history.png"), ("metrics", "metrics.json"))
+COLUMNS = ("round", "train nodes", "train_loss", "train_acc", "eval nodes", "eval_loss", "eval_acc", "seconds")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, as the SuperLink tells it."""
+    """How the SuperLink reports a run.
+
+    Attributes:
+        run_id: The run.
+        status: Flower's status, such as `running` or `finished:completed`.
+        details: Flower's details on a failure; empty for none.
+    """
 
     run_id: str
     status: str
@@ -35,55 +47,74 @@ class Outcome:
 
 
 def submit(run_config: str) -> Outcome:
-    """Run the app on the fleet, show its log as it comes, and return how it ended.
+    """Run the app on the fleet, print its log as it arrives, and return how the run ended.
 
-    Raises
-    ------
-    RunError
-        The SuperLink took no run; `flwr` said why.
+    Args:
+        run_config: Overrides of the app's run-config; empty for none.
+
+    Raises:
+        RunError: The SuperLink rejected the run, and `flwr` printed why; or it is unreachable for too long.
     """
     command = [str(FLWR), "run", ".", NAME, "--stream"]
     if run_config:
         command += ["--run-config", run_config]
     run_id, shown = None, 0
-    for line in _lines(command):
+    for line in _output(command):
         print(line, end="", flush=True)
         shown += run_id is not None
         if match := STARTED.search(line):
             run_id = match[1]
     if run_id is None:
         setting = f"RUN_CONFIG={run_config}" if run_config else "flwr run"
-        raise RunError(f"{setting}: the run was not taken (see above)", "mend what flwr says, and run it again")
-    return _end(run_id, shown)
+        raise RunError(f"{setting}: the run was rejected (see above)", "fix the error that flwr printed and retry")
+    return _wait_for_end(run_id, shown)
 
 
-def _lines(command: list[str]) -> Iterator[str]:
+def _output(command: list[str]) -> Iterator[str]:
     with subprocess.Popen(command, cwd=PROJECT, env=os.environ | QUIET, stdout=subprocess.PIPE, text=True) as flwr:
         yield from flwr.stdout or ()
 
 
-def _end(run_id: str, shown: int) -> Outcome:
-    """Return how a run ended; where its log broke off, as when the SuperLink is started anew, show the rest first."""
-    deadline = time.monotonic() + PATIENCE
+def _wait_for_end(run_id: str, shown: int) -> Outcome:
+    """Return how a run ended. Where its log stream was interrupted, print the rest of the log first.
+
+    The stream is interrupted when the SuperLink restarts.
+
+    Args:
+        run_id: The run.
+        shown: Lines of its log that are printed already.
+
+    Raises:
+        RunError: The SuperLink is unreachable for too long.
+    """
+    deadline = time.monotonic() + RECONNECT_TIMEOUT
     while True:
-        try:
-            ended = outcome(run_id)
-            if ended.status.startswith("finished"):
-                return ended
-            print(f"bouquet: the log of run {run_id} has broken off; the run goes on", flush=True)
-            for number, line in enumerate(_lines([str(FLWR), "log", run_id, NAME, "--stream"])):
-                if number > shown:  # the first line is about the connection
-                    print(line, end="", flush=True)
-                    shown += 1
-                    deadline = time.monotonic() + PATIENCE
-        except RunError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
+        now = _outcome_when_reachable(run_id, deadline - time.monotonic())
+        if now.status.startswith("finished"):
+            return now
+        print(f"bouquet: run {run_id}: log stream interrupted; the run continues", flush=True)
+        for number, line in enumerate(_output([str(FLWR), "log", run_id, NAME, "--stream"])):
+            if number > shown:  # the first line is about the connection
+                print(line, end="", flush=True)
+                shown += 1
+                deadline = time.monotonic() + RECONNECT_TIMEOUT
+
+
+def _outcome_when_reachable(run_id: str, timeout_seconds: float) -> Outcome:
+    def ask() -> Outcome | None:
+        with suppress(RunError):
+            return outcome(run_id)
+        return None
+
+    return poll_until(ask, timeout_seconds, RECONNECT_POLL_SECONDS) or outcome(run_id)
 
 
 def outcome(run_id: str) -> Outcome:
-    """Ask the SuperLink how a run ended: `flwr run` itself exits 0 whatever happened to the run."""
+    """Return the status of a run, from the SuperLink: `flwr run` exits with 0 even if the run fails.
+
+    Raises:
+        RunError: The SuperLink does not answer, or does not know the run.
+    """
     answer = subprocess.run(
         [str(FLWR), "ls", NAME, "--run-id", run_id, "--format", "json"],
         cwd=PROJECT,
@@ -97,18 +128,20 @@ def outcome(run_id: str) -> Outcome:
         return Outcome(run_id, row["status"], row.get("status-details") or row.get("details") or "")
     except (ValueError, LookupError) as error:
         raise RunError(
-            f"run {run_id}: its status is not known ({answer.stderr.strip() or answer.stdout.strip()})",
-            f"ask for it again: flwr ls {NAME} --run-id {run_id}",
+            f"run {run_id}: its status is unknown ({answer.stderr.strip() or answer.stdout.strip()})",
+            f"ask again: flwr ls {NAME} --run-id {run_id}",
         ) from error
 
 
 def summary(results: Path, ended: Outcome) -> str:
-    """Return the table of rounds and where the model and the plot are.
+    """Return the table of rounds and the paths of the result files.
 
-    Raises
-    ------
-    RunError
-        The run failed, or it left no model: names the nodes and the reasons where they are known.
+    Args:
+        results: The folder with the results of all runs.
+        ended: How the run ended.
+
+    Raises:
+        RunError: The run failed or left no model. The hint names the nodes that failed and their reasons, if known.
     """
     folder = results / ended.run_id
     try:
@@ -116,27 +149,23 @@ def summary(results: Path, ended: Outcome) -> str:
     except FileNotFoundError:
         metrics = None
     if ended.status != "finished:completed":
-        raise RunError(f"run {ended.run_id} ended as {ended.status}: {ended.details}", _mend(metrics))
+        raise RunError(f"run {ended.run_id} ended as {ended.status}: {ended.details}", _hint(metrics))
     if metrics is None or not (folder / "final_model.keras").exists():
-        raise RunError(f"run {ended.run_id} ended without a model in {folder}", _mend(metrics))
-    return "\n".join([table(metrics), "", *(f"{what:<8}{folder / name}" for what, name in LEFT)])
+        raise RunError(f"run {ended.run_id} ended without a model in {folder}", _hint(metrics))
+    return "\n".join([rounds_table(metrics), "", *(f"{what:<8}{folder / name}" for what, name in RESULT_FILES)])
 
 
-COLUMNS = ("round", "train nodes", "train_loss", "train_acc", "eval nodes", "eval_loss", "eval_acc", "seconds")
-
-
-def table(metrics: dict[str, Any]) -> str:
-    """Return the rounds of a `metrics.json` as a table, a line a round."""
-    rows = [COLUMNS, *(_row(entry) for entry in metrics["rounds"])]
-    lines = ["  ".join(f"{cell:>{len(name)}}" for cell, name in zip(row, COLUMNS, strict=True)) for row in rows]
+def rounds_table(metrics: dict[str, Any]) -> str:
+    """Return the rounds of a `metrics.json` as a table, followed by lines about the test split, fleet and dataset."""
+    lines = [text_table(COLUMNS, [_row(entry) for entry in metrics["rounds"]], justify="right")]
     if central := metrics["rounds"] and metrics["rounds"][-1].get("central"):
         values = ", ".join(f"{name} {value:.4f}" for name, value in central.items())
         lines.append(f"the global model on the test split: {values}")
     if changes := metrics.get("fleet-changes"):
-        happened = [change["what"] for change in changes]
+        kinds = [change["what"] for change in changes]
         lines.append(
-            f"{metrics['num-supernodes']} SuperNodes at the start, then {happened.count('came')} came and "
-            f"{happened.count('went')} went: `fleet-changes` in metrics.json names them"
+            f"{metrics['num-supernodes']} SuperNodes at the start, then {kinds.count('joined')} joined and "
+            f"{kinds.count('left')} left; metrics.json names them under `fleet-changes`"
         )
     lines.append(f"dataset: {metrics['dataset']['name']} ({metrics['dataset']['source']})")
     return "\n".join(lines)
@@ -165,12 +194,11 @@ def _number(phase: dict[str, Any], name: str) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _mend(metrics: dict[str, Any] | None) -> str:
+def _hint(metrics: dict[str, Any] | None) -> str:
     reasons = {
         f"node {node_id}: {reason.strip().splitlines()[-1]}"
         for entry in (metrics or {}).get("rounds", ())
         for phase in ("train", "evaluate")
         for node_id, reason in entry[phase]["errors"].items()
     }
-    shown = "; ".join(sorted(reasons)[:5])
-    return f"{shown}; the whole story: make logs" if shown else "the whole story: make logs"
+    return "; ".join([*sorted(reasons)[:MAX_REASONS], "full logs: make logs"])

@@ -1,7 +1,7 @@
-"""The operator's view: a line for each member of the fleet, from what three sources say at one moment.
+"""The state of each member of the fleet, from three sources that are asked at the same time.
 
-The fleet knows what runs and what memory it takes, each SuperNode says what it is and does (deploy/bouquet/contract/node_status.py), and
-the SuperLink says whom it counts as online, nodes on other machines included.
+The fleet knows which members run and how much memory they use. Each SuperNode writes a status file
+(`bouquet.contract.node_status`). The SuperLink knows which nodes are online, including those on other machines.
 """
 
 import time
@@ -15,98 +15,116 @@ from bouquet.contract.node_status import NodeStatus
 from bouquet.errors import FleetError
 from bouquet.host.connection import read_connection
 from bouquet.host.fleet.base import Fleet, Member
+from bouquet.host.text_table import text_table
 
 if TYPE_CHECKING:
     from bouquet.flower.list_nodes import KnownNode
 
 COLUMNS = ("name", "role", "partition-id", "node-id", "state", "heartbeat", "memory", "runs", "device")
 MIB = 1024**2
-SUPERLINK_SECONDS = 15.0
-"""How long the SuperLink may take to answer."""
+SUPERLINK_TIMEOUT = 15.0
+"""Seconds that the SuperLink may take to answer."""
 
 
 @dataclass(frozen=True)
-class View:
-    """What was found at one moment."""
+class FleetStatus:
+    """The state of a fleet at one moment.
+
+    Attributes:
+        members: The fleet's members; empty where the fleet is down.
+        node_statuses: What the SuperNodes of this machine wrote.
+        memory: Bytes that each member uses, by name.
+        known_nodes: The nodes that the SuperLink knows.
+        superlink_error: Why the SuperLink did not answer; empty where it did.
+    """
 
     members: Sequence[Member]
-    reports: Sequence[NodeStatus]
+    node_statuses: Sequence[NodeStatus]
     memory: dict[str, int]
-    """Bytes by member."""
-    superlink: "Sequence[KnownNode]"
-    """What the SuperLink says of each node."""
-    trouble: str = ""
-    """Why the SuperLink's word is missing."""
+    known_nodes: "Sequence[KnownNode]"
+    superlink_error: str = ""
 
 
-def look(fleet: Fleet, flower_home: Path) -> View:
-    """Ask all three at the same time; no members where the fleet is down."""
+def read_status(fleet: Fleet, flower_home: Path) -> FleetStatus:
+    """Return the state of a fleet.
+
+    Args:
+        fleet: The fleet.
+        flower_home: Flower's folder, with the connection to the SuperLink.
+    """
     members = fleet.members()
     if not members:
-        return View(members, [], {}, [])
+        return FleetStatus(members, [], {}, [])
     with ThreadPoolExecutor() as pool:
-        memory, reports = pool.submit(fleet.memory), pool.submit(fleet.reports)
-        superlink = pool.submit(ask_superlink, flower_home)
-        nodes, trouble = superlink.result()
-        return View(members, reports.result(), memory.result(), nodes, trouble)
+        memory, node_statuses = pool.submit(fleet.memory), pool.submit(fleet.node_statuses)
+        known_nodes, error = pool.submit(list_known_nodes, flower_home).result()
+        return FleetStatus(members, node_statuses.result(), memory.result(), known_nodes, error)
 
 
-def ask_superlink(flower_home: Path) -> "tuple[list[KnownNode], str]":
-    """Return the nodes that the SuperLink knows, or why they are not known."""
-    import grpc  # noqa: PLC0415  a second of imports, beside which Docker answers
+def list_known_nodes(flower_home: Path) -> "tuple[list[KnownNode], str]":
+    """Return the nodes that the SuperLink knows, and why it did not answer, empty where it did."""
+    # Imported here: the import takes a second, during which Docker answers.
+    import grpc  # noqa: PLC0415
 
     from bouquet.flower.list_nodes import list_nodes  # noqa: PLC0415
 
     try:
-        address, certificates = read_connection(flower_home)
-        return list_nodes(address, certificates.read_bytes() if certificates else None, SUPERLINK_SECONDS), ""
+        address, certificate = read_connection(flower_home)
+        return list_nodes(address, certificate.read_bytes() if certificate else None, SUPERLINK_TIMEOUT), ""
     except grpc.RpcError as error:
         return [], f"{address}: {error.code().name}: {error.details()}"
     except (FleetError, OSError) as error:
         return [], str(error)
 
 
-def table(view: View, now: float | None = None) -> str:
-    """Return the view as text: a line for each member, then for each node on another machine."""
+def status_table(status: FleetStatus, now: float | None = None) -> str:
+    """Return a table of all members and of nodes on other machines, and a last line about the SuperLink.
+
+    Args:
+        status: The state of the fleet.
+        now: Seconds since the epoch, for the age of heartbeats; None for the current time.
+    """
     now = time.time() if now is None else now
-    rows = [COLUMNS, *(_row(member, view, now) for member in view.members)]
-    here = {report.node_id for report in view.reports}
-    elsewhere = [node for node in view.superlink if node.status == "online" and node.node_id not in here]
-    for node in elsewhere:
-        age = _age(node.heartbeat, now)
-        rows.append(("(elsewhere)", "supernode", "-", str(node.node_id), node.status, age, "-", "-", "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    online = [node.status for node in view.superlink].count("online")
-    said = f"is not heard: {view.trouble}" if view.trouble else f"counts {online} SuperNodes as online"
-    return "\n".join([*lines, f"the SuperLink {said}"])
+    rows = [_member_row(member, status, now) for member in status.members]
+    local_node_ids = {node.node_id for node in status.node_statuses}
+    rows += [
+        ("(elsewhere)", "supernode", "-", str(node.node_id), node.status, _age(node.heartbeat, now), "-", "-", "-")
+        for node in status.known_nodes
+        if node.status == "online" and node.node_id not in local_node_ids
+    ]
+    if status.superlink_error:
+        last_line = f"the SuperLink is unreachable: {status.superlink_error}"
+    else:
+        online = [node.status for node in status.known_nodes].count("online")
+        last_line = f"the SuperLink counts {online} SuperNodes as online"
+    return f"{text_table(COLUMNS, rows)}\n{last_line}"
 
 
-def _row(member: Member, view: View, now: float) -> tuple[str, ...]:
-    report = next((report for report in view.reports if _same(report, member)), None)
-    memory = view.memory.get(member.name)
+def _member_row(member: Member, status: FleetStatus, now: float) -> tuple[str, ...]:
+    node = next((node for node in status.node_statuses if _is_written_by(node, member)), None)
+    memory = status.memory.get(member.name)
     return (
         member.name,
         member.role,
         _or_dash(member.partition_id),
-        _or_dash(report.node_id if report else None),
-        _state(member, report, view.superlink),
-        _age(report.heartbeat if report else None, now),
+        _or_dash(node.node_id if node else None),
+        _state(member, node, status.known_nodes),
+        _age(node.heartbeat if node else None, now),
         f"{memory / MIB:.0f}MiB" if memory is not None else "-",
-        "-" if report is None else "idle" if report.run_id is None else str(report.run_id),
-        report.device if report else "-",
+        "-" if node is None else "idle" if node.run_id is None else str(node.run_id),
+        node.device if node else "-",
     )
 
 
-def _same(report: NodeStatus, member: Member) -> bool:
-    return member.role == "supernode" and (report.host, report.partition_id) == (member.host, member.partition_id)
+def _is_written_by(node: NodeStatus, member: Member) -> bool:
+    return member.role == "supernode" and (node.host, node.partition_id) == (member.host, member.partition_id)
 
 
-def _state(member: Member, report: NodeStatus | None, superlink: "Sequence[KnownNode]") -> str:
-    # Healthy is what the node thinks; the SuperLink has the last word.
-    if member.healthy and report:
-        said = {node.node_id: node.status for node in superlink}.get(report.node_id or 0, "online")
-        return member.state if said == "online" else said
+def _state(member: Member, node: NodeStatus | None, known_nodes: "Sequence[KnownNode]") -> str:
+    """Return a member's state; the SuperLink's word counts more than the node's own."""
+    if member.healthy and node:
+        known = {known.node_id: known.status for known in known_nodes}.get(node.node_id or 0, "online")
+        return member.state if known == "online" else known
     return member.state
 
 

@@ -26,7 +26,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class HostSettings:
-    """What the commands on the host need to know.
+    """The settings of the commands on the host.
 
     Attributes:
         supernodes: The fleet's size.
@@ -35,19 +35,19 @@ class HostSettings:
         control_port: Port of the Control API on 127.0.0.1.
         fleet_port: Port of the Fleet API.
         fleet_bind: Address that the Fleet API is published on.
-        insecure: Neither TLS nor node keys.
+        insecure: Whether the fleet has neither TLS nor node keys.
         certificates: What the SuperLink's certificate is issued for, and the user's own certificates.
         hub_token: File with a token for the dataset's hub.
         partition_id: The partition of the node that `bouquet join-command` enrols.
         run_config: Overrides of the app's run-config.
         results: Where results go.
         gpus: What the nodes compute on.
-        base_image: The image that ours are built on; None for the default.
+        base_image: The image that both images are built on; None for the default.
         tag: Tag of both images.
         flower_home: Flower's folder, with the connection to the fleet.
         home: Where a fleet of local processes keeps its state, logs and caches.
         up_timeout: Seconds that the fleet may take to become healthy.
-        offline: Never ask the hub.
+        offline: Whether the hub must not be asked.
     """
 
     supernodes: int
@@ -72,7 +72,11 @@ class HostSettings:
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
-        """Read the settings; raise `SettingError` where one is impossible."""
+        """Read the settings.
+
+        Raises:
+            SettingError: A setting is invalid.
+        """
         dataset = text(environment, "DATASET", "")
         user_certificates = text(environment, "CERTIFICATES", "")
         joining = text(environment, "PARTITION_ID", "")

@@ -1,1 +1,1 @@
-"""What a machine may lack before a fleet of containers can start."""
+"""Prepares a machine for a fleet of containers: the base image, and Docker's Compose and buildx plugins."""

@@ -1,8 +1,8 @@
-"""The image to build from: python:3.11-slim-bookworm, or its like made from Debian's packages.
+"""The image to build on: python:3.11-slim-bookworm, or an equivalent built from Debian's packages.
 
-Where no image registry answers, Debian's archive often does: mmdebstrap makes a root file system of Debian 12
-with its Python 3.11, verified by Debian's archive key, and Docker imports it. The host's CA bundle goes in,
-because a network that keeps registries out tends to have a CA of its own.
+Where no image registry answers, Debian's archive often does. mmdebstrap builds a root file system of Debian 12 with
+its Python 3.11 and verifies it with Debian's archive key; Docker imports it. The host's CA bundle is copied in,
+because a network that blocks registries usually has its own CA.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import threading
 from pathlib import Path
 
 from bouquet.errors import HostError
+from bouquet.host.bootstrap.run_command import run_command
 
 DEFAULT = "python:3.11-slim-bookworm"
-MADE = "bouquet-base:bookworm"
-REGISTRY_SECONDS = 15.0
+DEBIAN_IMAGE = "bouquet-base:bookworm"
+"""The name of the image that is built from Debian's packages."""
+REGISTRY_TIMEOUT = 15.0
+"""Seconds that a registry may take to begin to answer."""
 
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -30,10 +33,9 @@ SOURCES = "".join(
         ("debian-security", "bookworm-security"),
     )
 )
-# pip only fetches uv in the build; the rest of what python:3.11-slim has and Bouquet uses is in minbase.
+# pip is for the build, which installs uv with it. Everything else that Bouquet uses of python:3.11-slim is in minbase.
 PACKAGES = ("ca-certificates", "python3", "python3-pip")
-# Nobody reads these in a container: about a third of the size.
-UNREAD = (
+EXCLUDED = (
     "doc",
     "man",
     "info",
@@ -44,36 +46,37 @@ UNREAD = (
     "pixmaps",
     "zoneinfo",
 )
-# The licences of what the image holds stay in it.
-KEPT = ("doc/*/copyright", "common-licenses/*")
+"""Folders of /usr/share that no container reads: about a third of the size."""
+INCLUDED = ("doc/*/copyright", "common-licenses/*")
+"""The licences of the packages in the image stay in it."""
 
 
-def ensure(default: str = DEFAULT, registry_seconds: float = REGISTRY_SECONDS) -> str:
-    """Make sure that there is an image to build from.
+def ensure(default: str = DEFAULT, registry_timeout: float = REGISTRY_TIMEOUT) -> str:
+    """Return the name of an image to build on, which Docker has afterwards.
 
     Args:
-        default: taken if Docker has it, or if a registry answers within `registry_seconds`.
-        registry_seconds: how long a registry may take to begin to answer; the download itself has no limit.
+        default: The image to use if Docker has it, or if a registry begins to answer in time.
+        registry_timeout: Seconds that a registry may take to begin to answer; the download itself has no limit.
 
     Returns:
-        `default`, or the name of an image made from Debian's packages.
+        `default`, or the name of an image built from Debian's packages.
 
     Raises:
-        HostError: neither can be had; says what is missing.
+        HostError: Neither image is available; the error names what is missing.
     """
-    if _present(default) or _pull(default, registry_seconds):
+    if _is_present(default) or _pull(default, registry_timeout):
         return default
-    if not _present(MADE):
+    if not _is_present(DEBIAN_IMAGE):
         _require_mmdebstrap(default)
-        _make()
-    return MADE
+        _build_debian_image()
+    return DEBIAN_IMAGE
 
 
 def mmdebstrap_command(tar: Path) -> list[str]:
-    """The command that writes the root file system to `tar`."""
-    excluded = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in UNREAD]
-    included = [f"--dpkgopt=path-include=/usr/share/{pattern}" for pattern in KEPT]
-    # After the packages are set up, so that no trigger writes Debian's own bundle over it.
+    """Return the command that writes the root file system to `tar`."""
+    excluded = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in EXCLUDED]
+    included = [f"--dpkgopt=path-include=/usr/share/{pattern}" for pattern in INCLUDED]
+    # A customize hook runs after the packages' triggers, which would overwrite the bundle with Debian's.
     bundle = [f"--customize-hook=upload {CA_BUNDLE} {CA_BUNDLE}"] if CA_BUNDLE.exists() else []
     return [
         "mmdebstrap",
@@ -86,61 +89,55 @@ def mmdebstrap_command(tar: Path) -> list[str]:
         *bundle,
         "bookworm",
         str(tar),
-        "-",  # the sources come by standard input
+        "-",  # it reads the sources from stdin
     ]
 
 
-def _make() -> None:
+def _build_debian_image() -> None:
     with tempfile.TemporaryDirectory(prefix="bouquet-base-") as scratch:
         tar = Path(scratch) / "root.tar"
-        _run(mmdebstrap_command(tar), SOURCES)
+        _run(mmdebstrap_command(tar), stdin=SOURCES)
         changes = (
             "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "ENV LANG=C.UTF-8",
             'CMD ["python3"]',
         )
-        _run(["docker", "import", *(f"--change={change}" for change in changes), str(tar), MADE])
+        _run(["docker", "import", *(f"--change={change}" for change in changes), str(tar), DEBIAN_IMAGE])
 
 
 def _require_mmdebstrap(default: str) -> None:
     if shutil.which("mmdebstrap") is None and shutil.which("apt-get") is not None and os.geteuid() == 0:
         _run(["apt-get", "--quiet=2", "update"])
         _run(["apt-get", "--quiet=2", "install", "--yes", "--no-install-recommends", "mmdebstrap"])
-    for needed, there in (("mmdebstrap", shutil.which("mmdebstrap")), (str(KEYRING), KEYRING.exists())):
-        if not there:
+    for needed, found in (("mmdebstrap", shutil.which("mmdebstrap")), (str(KEYRING), KEYRING.exists())):
+        if not found:
             raise HostError(
-                f"no image registry answers for {default}, and {needed} is missing to make it from Debian's packages",
-                "as root: apt-get install mmdebstrap debian-archive-keyring; or name another by BASE_IMAGE",
+                f"no image registry answers for {default}, and {needed}, needed to build it from Debian, is missing",
+                "run as root: apt-get install mmdebstrap debian-archive-keyring; or set BASE_IMAGE to another image",
             )
 
 
-def _present(image: str) -> bool:
+def _is_present(image: str) -> bool:
     command = ["docker", "image", "inspect", image]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _pull(image: str, registry_seconds: float) -> bool:
-    """Pull `image`; give up if the registry has not begun to answer in time."""
+def _pull(image: str, registry_timeout: float) -> bool:
+    """Pull an image; return False where the registry does not begin to answer in time or refuses."""
     command = ["docker", "pull", image]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as pull:
         assert pull.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
-        # Docker prints its first line once the registry has sent the manifest.
-        too_late = threading.Timer(registry_seconds, pull.kill)
-        too_late.start()
+        timeout = threading.Timer(registry_timeout, pull.kill)
+        timeout.start()
         try:
-            pull.stdout.readline()
+            pull.stdout.readline()  # Docker prints its first line after the registry has sent the manifest
         finally:
-            too_late.cancel()
+            timeout.cancel()
         pull.stdout.read()
     return pull.returncode == 0
 
 
-def _run(command: list[str], given: str | None = None) -> None:
-    result = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
-    if result.returncode:
-        lines = (result.stderr or result.stdout).strip().splitlines()
-        reason = lines[-1] if lines else f"exit code {result.returncode}"
-        raise HostError(
-            f"the base image could not be made: {command[0]}: {reason}",
-            "set BASE_IMAGE to an image that you have, with Python 3.11 to 3.13 and pip",
-        )
+def _run(command: list[str], stdin: str | None = None) -> None:
+    problem = f"the base image could not be built: {command[0]}"
+    hint = "set BASE_IMAGE to an image that you have, with Python 3.11 to 3.13 and pip"
+    run_command(command, problem, hint, stdin=stdin)

@@ -1,8 +1,8 @@
-"""Docker's Compose and buildx plugins: found, or taken from Debian 13's packages.
+"""Docker's Compose and buildx plugins: found on this host, or installed from Debian 13's packages.
 
-Hosts with Debian's or a bare Docker Engine often have neither. Debian 13 packages both for every architecture it
-supports, so a host with apt fetches them over apt's own signed channel, into the user's Docker folder: nothing of
-the system changes, and no root is needed.
+Hosts with Debian's Docker or a bare Docker Engine often have neither plugin. Debian 13 packages both for every
+architecture that it supports. A host with apt downloads them over apt's signed channel into the user's Docker folder.
+That needs no root and leaves the system as it is.
 """
 
 from __future__ import annotations
@@ -14,58 +14,69 @@ import tempfile
 from pathlib import Path
 
 from bouquet.errors import HostError
+from bouquet.files import write_atomically
+from bouquet.host.bootstrap.run_command import run_command
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SOURCE = f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie main\n"
 PACKAGES = ("docker-compose", "docker-buildx")
-BY_HAND = "install Docker Compose v2 and buildx: https://docs.docker.com/compose/install/linux/"
+INSTALL_HINT = "install Docker Compose v2 and buildx: https://docs.docker.com/compose/install/linux/"
 
 
 def ensure() -> str:
     """Make `docker compose` and `docker buildx` work for this user.
 
     Returns:
-        One line: what was found, or what was installed, from where and to where.
+        One line that says what was found, or what was installed, from where and to where.
 
     Raises:
-        HostError: the plugins are missing and this host cannot fetch them.
+        HostError: A plugin is missing and this host cannot download it.
     """
-    absent = missing()
-    if not absent:
+    missing = missing_plugins()
+    if not missing:
         return f"Compose {_version('docker-compose')} found"
-    if lacks := lacking():
-        raise HostError(f"{' and '.join(absent)} missing, and no Debian to take them from ({lacks} missing)", BY_HAND)
+    check_installable(missing)
     folder = plugin_folder()
     with tempfile.TemporaryDirectory(prefix="bouquet-plugins-") as scratch:
-        # apt fetches as its own user, who must be able to enter.
+        # apt downloads as its own user, who must be able to enter.
         Path(scratch).chmod(0o755)
-        for binary in _unpack(_download(absent, Path(scratch)), Path(scratch)):
+        for binary in _unpack(_download(missing, Path(scratch)), Path(scratch)):
             _install(binary, folder)
-    for package in absent:
+    for package in missing:
         if not _works(package):
-            raise HostError(f"{package} was installed into {folder} but docker does not run it", BY_HAND)
-    return f"Compose {_version('docker-compose')}: {' and '.join(absent)} from Debian 13 put into {folder}"
+            raise HostError(f"{package} was installed into {folder}, but docker does not run it", INSTALL_HINT)
+    return f"Compose {_version('docker-compose')}: {' and '.join(missing)} from Debian 13 installed into {folder}"
 
 
-def missing() -> list[str]:
-    """Return the Debian packages of the plugins that this host lacks."""
+def missing_plugins() -> list[str]:
+    """Return the names of the Debian packages whose plugins do not work on this host."""
     return [package for package in PACKAGES if not _works(package)]
 
 
-def lacking() -> str:
-    """Return what this host lacks to fetch them; empty where it lacks nothing."""
+def check_installable(missing: list[str]) -> None:
+    """Check that this host can download the plugins from Debian.
+
+    Raises:
+        HostError: The host lacks apt-get, dpkg or Debian's archive key.
+    """
     tools = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
-    return ", ".join(tools) or ("" if KEYRING.exists() else str(KEYRING))
+    if not tools and not KEYRING.exists():
+        tools = [str(KEYRING)]
+    if tools:
+        problem = (
+            f"{' and '.join(missing)} missing, and this host cannot download from Debian ({', '.join(tools)} missing)"
+        )
+        raise HostError(problem, INSTALL_HINT)
 
 
 def plugin_folder() -> Path:
-    """Where Docker's command looks for this user's plugins."""
+    """Return the folder where the `docker` command looks for this user's plugins."""
     config = os.environ.get("DOCKER_CONFIG")
     return (Path(config) if config else Path.home() / ".docker") / "cli-plugins"
 
 
 def apt_options(root: Path) -> list[str]:
-    """Options that keep apt's sources, state and cache under `root`; proxies and the like stay the host's."""
+    """Return options that keep apt's sources, state and cache under `root`; proxy settings stay the host's."""
     settings = {
         "Dir::Etc::SourceList": root / "sources.list",
         "Dir::Etc::SourceParts": "/dev/null",
@@ -105,20 +116,11 @@ def _unpack(debs: list[Path], scratch: Path) -> list[Path]:
 
 def _install(binary: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / binary.name
-    # A rename is atomic: a docker command running meanwhile never sees half a file.
-    part = folder / f".{binary.name}.{os.getpid()}"
-    shutil.copyfile(binary, part)
-    part.chmod(0o755)
-    part.replace(target)
+    write_atomically(folder / binary.name, binary.read_bytes(), 0o755)
 
 
 def _run(command: list[str], cwd: Path) -> None:
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if result.returncode:
-        lines = (result.stderr or result.stdout).strip().splitlines()
-        reason = lines[-1] if lines else f"exit code {result.returncode}"
-        raise HostError(f"the Compose plugin could not be fetched from Debian 13: {reason}", BY_HAND)
+    run_command(command, "the Compose plugin could not be downloaded from Debian 13", INSTALL_HINT, cwd=cwd)
 
 
 def _version(package: str) -> str:
@@ -131,4 +133,6 @@ def _works(package: str) -> bool:
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except FileNotFoundError as error:
-        raise HostError("docker is not on PATH", "install Docker, or run without it: make run does") from error
+        raise HostError(
+            "docker is not on PATH", "install Docker, or run the fleet as local processes: FLEET=processes make run"
+        ) from error

@@ -1,4 +1,4 @@
-"""What every fleet can do, whatever it is made of: one launcher a file (`compose_fleet`, `process_fleet`)."""
+"""What every fleet can do: the protocol `Fleet`, with one implementation in `compose` and one in `processes`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,27 +7,32 @@ from typing import Protocol
 
 from bouquet.contract.node_status import NodeStatus
 
-TAIL = 20
-"""Lines of a log shown for a member that did not start."""
-UNHEALTHY_HINT = "mend what the logs say, or give the fleet longer: UP_TIMEOUT=600 make up"
+LOG_TAIL_LINES = 20
+"""Lines of its log shown for a member that did not start."""
+UNHEALTHY_HINT = "fix the error in the logs, or allow more time: UP_TIMEOUT=600 make up"
 
 
 @dataclass(frozen=True)
 class Member:
-    """One SuperLink or SuperNode of a fleet."""
+    """One SuperLink or SuperNode of a fleet.
+
+    Attributes:
+        name: The container's or the process's name.
+        role: `superlink` or `supernode`.
+        state: `healthy`, or another state such as `starting`, `unhealthy`, `restarting` or `exited`.
+        partition_id: The partition that a SuperNode holds; None where it holds none or that is unknown.
+        host: The host name that the member itself sees.
+    """
 
     name: str
     role: str
-    """`superlink` or `supernode`."""
     state: str
-    """`healthy`, or what it is instead: `starting`, `unhealthy`, `restarting`, `exited`."""
     partition_id: int | None = None
     host: str = ""
-    """The host name that it sees itself under."""
 
     @property
     def healthy(self) -> bool:
-        """Whether it is ready to serve."""
+        """Whether the member is ready to serve."""
         return self.state == "healthy"
 
 
@@ -35,35 +40,39 @@ class Fleet(Protocol):
     """One SuperLink and N SuperNodes, as containers or as local processes."""
 
     def prepare(self) -> Iterator[str]:
-        """Make what the fleet is started from; yield a line for each thing found or done."""
+        """Build or find what the fleet starts from; yield one line for each thing found or done."""
 
     def up(self) -> None:
-        """Start what is not running yet and wait until all are healthy; raise `FleetError` where they are not."""
+        """Start what is not running yet and wait until all members are healthy.
+
+        Raises:
+            FleetError: The fleet is not healthy in time.
+        """
 
     def down(self, *, volumes: bool = False) -> None:
-        """Stop the fleet; results, state and caches stay, unless `volumes` are to go too."""
+        """Stop the fleet. Results, state and caches stay; with `volumes`, state and caches are removed."""
 
     def members(self) -> list[Member]:
-        """Return the fleet's members as they are now; empty where it is down."""
+        """Return the fleet's members and their states; empty where the fleet is down."""
 
-    def reports(self) -> list[NodeStatus]:
-        """Return what the SuperNodes of this machine say of themselves; some may be gone."""
+    def node_statuses(self) -> list[NodeStatus]:
+        """Return the status files of this machine's SuperNodes; some may belong to nodes that have ended."""
 
     def memory(self) -> dict[str, int]:
-        """Return the bytes of memory that each running member takes, by name."""
+        """Return the bytes of memory that each running member uses, by name."""
 
     def root_certificate(self) -> bytes | None:
-        """Return the CA's certificate, by which `flwr` knows the SuperLink; None for a fleet without TLS."""
+        """Return the CA's certificate, with which `flwr` verifies the SuperLink; None for a fleet without TLS."""
 
     def logs(self, *, follow: bool) -> None:
         """Print the members' logs to stdout; with `follow`, until interrupted."""
 
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
-        """Bring the results of one run, or of all, to `destination`, owned by the user who asks."""
+        """Copy the results of one run, or of all runs, to `destination`, owned by the current user."""
 
 
 def is_complete(members: list[Member], supernodes: int) -> bool:
-    """Whether `members` are one SuperLink and `supernodes` SuperNodes, all healthy, with a partition each."""
+    """Whether `members` are one SuperLink and `supernodes` SuperNodes, all healthy, one on each partition."""
     healthy = [member for member in members if member.healthy]
     superlinks = [member for member in healthy if member.role == "superlink"]
     partition_ids = [member.partition_id for member in healthy if member.role == "supernode"]

@@ -1,4 +1,4 @@
-"""What this machine can run: containers where there is Docker, otherwise local processes."""
+"""Which fleet this machine can run: containers where Docker answers, otherwise local processes."""
 
 import shutil
 import subprocess
@@ -13,22 +13,15 @@ def docker_answers() -> bool:
     """Whether there is a `docker` command whose daemon answers."""
     if shutil.which("docker") is None:
         return False
-    asked = subprocess.run(["docker", "version"], capture_output=True, check=False, timeout=60)
-    return asked.returncode == 0
+    answer = subprocess.run(["docker", "version"], capture_output=True, check=False, timeout=60)
+    return answer.returncode == 0
 
 
 def choose_fleet(settings: HostSettings) -> tuple[Fleet, str]:
-    """Choose what the fleet is made of.
+    """Return the fleet that fits this machine, and one line that says which and why.
 
-    Returns
-    -------
-    tuple[Fleet, str]
-        The fleet, and one line that says what was chosen and why.
-
-    Raises
-    ------
-    SettingError
-        `FLEET=containers`, and there is no Docker.
+    Raises:
+        SettingError: `FLEET=containers`, and Docker does not answer.
     """
     processes = ProcessFleet(settings)
     if settings.fleet == "auto" and processes.members():
@@ -36,7 +29,7 @@ def choose_fleet(settings: HostSettings) -> tuple[Fleet, str]:
     if settings.fleet == "processes":
         return processes, "local processes, because FLEET=processes"
     if docker_answers():
-        # Imported only here: without Docker nothing needs its library.
+        # Imported here: its library is not needed without Docker.
         from bouquet.host.fleet.compose import ComposeFleet  # noqa: PLC0415
 
         return ComposeFleet(settings), "containers, because Docker answers"

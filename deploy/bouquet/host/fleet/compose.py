@@ -1,4 +1,4 @@
-"""The fleet as containers: `docker-compose.yml`, driven through python-on-whales."""
+"""The fleet as containers: runs `docker-compose.yml` through python-on-whales."""
 
 import contextlib
 import json
@@ -16,7 +16,8 @@ from bouquet.errors import FleetError
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host.bootstrap import base_image, compose_plugin
-from bouquet.host.fleet.base import TAIL, UNHEALTHY_HINT, Member, is_complete
+from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
+from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT, HostSettings
 
 GPU_OVERLAY = PROJECT / "deploy" / "compose" / "gpu.yml"
@@ -24,10 +25,10 @@ RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
 LEASES_IN_CONTAINER = "/var/lib/bouquet/leases"
 NODES_IN_CONTAINER = f"{LEASES_IN_CONTAINER}/nodes"
 CERTIFICATE_IN_CONTAINER = "/var/lib/bouquet/server/ca.crt"
-MEMBERS = ("superlink", "supernode")
-"""The roles that stay; the one-shots beside them are done when these are healthy."""
-LOOK = 1.0
-"""Seconds between two looks at a fleet that is becoming what it is to be: each asks Docker and a container."""
+MEMBER_ROLES = ("superlink", "supernode")
+"""The services that keep running. The others are one-shots, which have ended when these are healthy."""
+CONVERGE_POLL_SECONDS = 1.0
+"""Poll interval while the fleet converges; each poll asks Docker and a container."""
 
 
 class ComposeFleet:
@@ -45,7 +46,7 @@ class ComposeFleet:
         self._docker = DockerClient(compose_files=self._compose_files)
 
     def prepare(self) -> Iterator[str]:
-        """Make sure of Compose v2 and of an image to build from, then build; what has not changed is cached."""
+        """Find or install Compose v2 and the base image, then build the images; unchanged layers are cached."""
         yield compose_plugin.ensure()
         shares, why = nvidia.for_containers(self._settings.gpus, self._settings.supernodes)
         yield from gpu.summary(shares, why)
@@ -57,28 +58,35 @@ class ComposeFleet:
         try:
             self._docker.compose.build()
         except DockerException as error:
-            raise FleetError(
-                "the images did not build (see above)", "mend what the build says, and run it again"
-            ) from error
+            raise FleetError("the images did not build (see above)", "fix the build error above and retry") from error
 
     def up(self) -> None:
-        """Start what is not running yet, end what is too many, and wait until all are healthy and in their places."""
+        """Start missing containers, stop surplus ones, and wait until all are healthy with a partition each.
+
+        Raises:
+            FleetError: The fleet is not healthy in time.
+        """
         deadline = time.monotonic() + self._settings.up_timeout
         try:
             self._docker.compose.up(detach=True, wait=True, wait_timeout=self._settings.up_timeout)
         except DockerException as error:
             self._raise_unhealthy(error)
-        # In a fleet that shrinks, those that stay may have to take other places than they had: they start over.
-        while not is_complete(self.members(), self._settings.supernodes):
-            if time.monotonic() > deadline:
-                self._raise_unhealthy(None)
-            time.sleep(LOOK)
+
+        # In a fleet that shrinks, a SuperNode may have to acquire another partition: its process then restarts.
+        def is_healthy() -> bool:
+            return is_complete(self.members(), self._settings.supernodes)
+
+        if not poll_until(is_healthy, deadline - time.monotonic(), CONVERGE_POLL_SECONDS):
+            self._raise_unhealthy(None)
 
     def down(self, *, volumes: bool = False) -> None:
-        """Stop and remove the containers, and with `volumes` those too.
+        """Stop and remove the containers; with `volumes`, remove the volumes too.
 
-        Docker 20.10 at times counts containers on a network that are gone, and will not remove it. Compose says so; the
-        next start uses it again.
+        Docker 20.10 sometimes fails to remove a network because it counts containers that no longer exist. That is no
+        error here, since the next start uses the network again.
+
+        Raises:
+            DockerException: Containers are left.
         """
         try:
             self._docker.compose.down(remove_orphans=True, volumes=volumes)
@@ -87,14 +95,14 @@ class ComposeFleet:
                 raise
 
     def members(self) -> list[Member]:
-        """Return the project's containers."""
-        containers = [c for c in self._docker.compose.ps(all=True) if _role(c) in MEMBERS]
+        """Return the SuperLink's and the SuperNodes' containers."""
+        containers = [c for c in self._docker.compose.ps(all=True) if _role(c) in MEMBER_ROLES]
         partition_ids = self._partition_ids(containers)
         members = [_member(container, partition_ids.get(container.id)) for container in containers]
         return sorted(members, key=lambda member: (member.role, member.partition_id is None, member.partition_id or 0))
 
-    def reports(self) -> list[NodeStatus]:
-        """Return what the SuperNodes wrote on the volume that they share, out of one that runs."""
+    def node_statuses(self) -> list[NodeStatus]:
+        """Return the status files on the volume that all SuperNodes share, copied from a running one."""
         supernodes = self._docker.compose.ps(["supernode"])
         with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(DockerException):
             if supernodes:
@@ -103,10 +111,10 @@ class ComposeFleet:
         return []
 
     def memory(self) -> dict[str, int]:
-        """Return what Docker measures, without the page cache."""
+        """Return the memory that Docker measures, without the page cache."""
         try:
             measured = self._docker.container.stats(self._docker.compose.ps())
-        except DockerException:  # a container has gone meanwhile
+        except DockerException:  # a container has just ended
             return {}
         return {each.container_name: int(each.memory_used) for each in measured}
 
@@ -117,7 +125,11 @@ class ComposeFleet:
                 print(line.decode(errors="replace"), end="")
 
     def root_certificate(self) -> bytes | None:
-        """Return the CA's certificate, out of the SuperLink's volume."""
+        """Return the CA's certificate from the SuperLink's volume.
+
+        Raises:
+            FleetError: The SuperLink's container is not running.
+        """
         if self._settings.insecure:
             return None
         superlinks = self._docker.compose.ps(["superlink"])
@@ -128,7 +140,11 @@ class ComposeFleet:
             return (Path(scratch) / "ca.crt").read_bytes()
 
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
-        """Copy results out of the SuperLink's volume: whoever copies owns them, whatever uid wrote them."""
+        """Copy results out of the SuperLink's volume. The current user owns the copies.
+
+        Raises:
+            FleetError: The SuperLink's container is not running, or `destination` cannot be written to.
+        """
         superlinks = self._docker.compose.ps(["superlink"])
         if not superlinks:
             raise FleetError("the SuperLink's container is not running", "start the fleet: make up")
@@ -137,13 +153,13 @@ class ComposeFleet:
         try:
             self._docker.container.execute(superlinks[0], ["test", "-e", source])
         except DockerException:
-            return  # a run that was refused at once leaves nothing
+            return  # a run that was rejected has no results
         try:
             self._docker.container.copy((superlinks[0], source), destination)
         except DockerException as error:
             raise FleetError(
                 f"RESULTS={destination}: the results could not be copied there ({error.stderr})",
-                "make room or give another folder, then: make results",
+                "free some space or set RESULTS to another folder, then: make results",
             ) from error
         if run_id is not None:
             latest = destination / "latest"
@@ -151,12 +167,12 @@ class ComposeFleet:
             latest.symlink_to(run_id)
 
     def _partition_ids(self, containers: list[Container]) -> dict[str, int]:
-        """Return the partition-id by container id, from the leases that are held: each names its holder's host."""
+        """Return the partition-id by container id, from the leases that are held. A lease names its holder's host."""
         for container in containers:
             if container.state.running and _role(container) == "supernode":
-                # Whether a lease is held, only a process beside it can tell.
+                # Only a process on the same volume can see whether a lease is locked.
                 command = ["python", "-m", "bouquet.contract.leases", LEASES_IN_CONTAINER]
-                with contextlib.suppress(DockerException):  # it has just ended: ask another
+                with contextlib.suppress(DockerException):  # the container has just ended: ask the next one
                     held = json.loads(str(self._docker.container.execute(container, command)))
                     hosts = {host: int(partition_id) for partition_id, host in held.items()}
                     return {c.id: hosts[c.config.hostname] for c in containers if c.config.hostname in hosts}
@@ -167,10 +183,10 @@ class ComposeFleet:
         bad += [
             _member(container, None)
             for container in self._docker.compose.ps(all=True)
-            if _role(container) not in MEMBERS and container.state.exit_code
+            if _role(container) not in MEMBER_ROLES and container.state.exit_code
         ]
         names = [f"{member.name} ({member.state})" for member in bad] or ["no container was started"]
-        tails = [f"--- {m.name}\n{self._docker.container.logs(m.name, tail=TAIL)}" for m in bad[-3:]]
+        tails = [f"--- {m.name}\n{self._docker.container.logs(m.name, tail=LOG_TAIL_LINES)}" for m in bad[-3:]]
         raise FleetError(
             f"SUPERNODES={self._settings.supernodes}: the fleet is not healthy: {', '.join(names)}\n"
             + "\n".join(tails),

@@ -1,7 +1,7 @@
-"""The fleet without Docker: the same entry points as local processes, under one supervisor.
+"""The fleet without Docker: the containers' entry points as local processes, under one supervisor.
 
-Everything it keeps lies under `.bouquet/processes/` (`BOUQUET_HOME`): the supervisor's lock (held while it
-lives) and plan, a log and a run folder for each member, the SuperLink's state, leases and caches.
+All files are in `.bouquet/processes/` (`BOUQUET_HOME`): the supervisor's lock, which it holds while it runs, and its
+plan; a log and a run folder for each member; the SuperLink's state, leases and caches.
 """
 
 import contextlib
@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from bouquet.contract.fleet_size import write_size
 from bouquet.contract.node_status import NodeStatus, read_all
 from bouquet.contract.readiness import is_ready
@@ -24,13 +26,18 @@ from bouquet.contract.tls_files import CA
 from bouquet.errors import FleetError
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
-from bouquet.host.fleet.base import TAIL, UNHEALTHY_HINT, Member, is_complete
+from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.supervisor import RELOAD, Child, read_plan, write_plan
 from bouquet.oneshot.certificates import ensure
+from bouquet.polling import poll_until
 from bouquet.settings.env import Directories
 from bouquet.settings.host import PROJECT, HostSettings
 
 SAMPLE = PROJECT / "data" / "cifar10-sample"
+START_POLL_SECONDS = 0.1
+STOP_POLL_SECONDS = 0.05
+STOP_TIMEOUT = 15.0
+"""Seconds between SIGTERM and SIGKILL for the supervisor, which itself gives its children 8 s."""
 
 
 class ProcessFleet:
@@ -44,15 +51,19 @@ class ProcessFleet:
         self._size = self._home / "leases" / "size"
 
     def prepare(self) -> Iterator[str]:
-        """Say what the nodes compute on; processes run from this very environment, so nothing is to be made."""
+        """Report what the nodes compute on. Nothing is built: the processes run from this Python environment."""
         yield from gpu.summary(*nvidia.for_processes(self._settings.gpus, self._settings.supernodes))
 
     def up(self) -> None:
-        """Start the fleet, let it grow or shrink, or start it anew if more has changed; wait until all are healthy."""
+        """Start the fleet, resize it, or restart it if more than its size has changed; wait until all are healthy.
+
+        Raises:
+            FleetError: The fleet is not healthy in time.
+        """
         gpus = nvidia.for_processes(self._settings.gpus, self._settings.supernodes)[0]
         children = self._children({} if gpus else {"GPUS": "none"})
         if not self._settings.insecure:
-            # No secret of the fleet is in its plan or environment: files, and their folders.
+            # The plan and the environment hold no secrets: the processes read them from files of their owner's.
             self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
             ensure(replace(self._settings.certificates, directories=self._directories()))
         supervisor = self._supervisor()
@@ -72,20 +83,18 @@ class ProcessFleet:
         self._wait_until_healthy(deadline)
 
     def down(self, *, volumes: bool = False) -> None:
-        """Stop the supervisor and with it every member; with `volumes` remove what they kept, too."""
+        """Stop the supervisor and with it every member; with `volumes`, remove their files too."""
         supervisor = self._supervisor()
         if supervisor is not None:
             os.kill(supervisor, signal.SIGTERM)
-        deadline = time.monotonic() + 15
-        while supervisor is not None and self._supervisor() == supervisor:
-            if time.monotonic() > deadline:
-                os.kill(supervisor, signal.SIGKILL)
-            time.sleep(0.05)
+            while not poll_until(lambda: self._supervisor() != supervisor, STOP_TIMEOUT, STOP_POLL_SECONDS):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(supervisor, signal.SIGKILL)
         if volumes:
             shutil.rmtree(self._home, ignore_errors=True)
 
     def members(self) -> list[Member]:
-        """Return the members by their run folders."""
+        """Return the members of the running supervisor's plan, with the state that each run folder shows."""
         if self._supervisor() is None:
             return []
         return [
@@ -99,25 +108,20 @@ class ProcessFleet:
             for child in read_plan(self._plan)
         ]
 
-    def reports(self) -> list[NodeStatus]:
-        """Return what the SuperNodes wrote."""
+    def node_statuses(self) -> list[NodeStatus]:
+        """Return the SuperNodes' status files."""
         return read_all(self._home / "leases" / "nodes")
 
     def memory(self) -> dict[str, int]:
-        """Return what each member's processes take, memory that they share counted once."""
-        taken: dict[str, int] = {}
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (name := self._member_of(process)) is not None:
-                    taken[name] = taken.get(name, 0) + _proportional_memory(process)
-        return taken
-
-    def _member_of(self, process: Path) -> str | None:
-        ours = f"BOUQUET_RUN_DIR={self._home / 'run'}/".encode()
-        for variable in (process / "environ").read_bytes().split(b"\0"):
-            if variable.startswith(ours):
-                return variable.removeprefix(ours).decode()
-        return None
+        """Return the memory of each member's processes; n processes that share a page count an nth of it each."""
+        run_folders = self._home / "run"
+        used: dict[str, int] = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):  # the process has just ended, or belongs to another user
+                folder = Path(process.environ().get("BOUQUET_RUN_DIR", ""))
+                if folder.parent == run_folders:
+                    used[folder.name] = used.get(folder.name, 0) + process.memory_full_info().pss
+        return used
 
     def logs(self, *, follow: bool) -> None:
         """Print the members' logs."""
@@ -132,7 +136,7 @@ class ProcessFleet:
         return None if self._settings.insecure else _read(self._directories().identities / CA)
 
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
-        """Nothing to do: the ServerApp runs as the user, and writes to `destination` itself."""
+        """Do nothing: the ServerApp runs as the current user and writes to `destination` itself."""
 
     def _directories(self) -> Directories:
         home = self._home
@@ -145,10 +149,10 @@ class ProcessFleet:
             identities=home / "identities",
         )
 
-    def _children(self, more: dict[str, str] | None = None) -> list[Child]:
-        """Return the members; with `more` in the SuperNodes' environment."""
+    def _children(self, supernode_environment: dict[str, str] | None = None) -> list[Child]:
+        """Return the members, with additional variables in the SuperNodes' environment."""
         settings, directories = self._settings, self._directories()
-        # On top of the environment of whoever started the fleet.
+        # Each environment is on top of the one that the fleet was started in.
         shared = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "PYTHONUNBUFFERED": "1",
@@ -174,7 +178,7 @@ class ProcessFleet:
             "FLEET_ADDRESS": f"{'127.0.0.1' if local else '0.0.0.0'}:{settings.fleet_port}",  # noqa: S104
             "CONTROL_ADDRESS": f"127.0.0.1:{settings.control_port}",
             "RUNTIME_ADDRESS": "127.0.0.1:0",
-            "CUDA_VISIBLE_DEVICES": "-1",  # the GPUs are the nodes'
+            "CUDA_VISIBLE_DEVICES": "-1",  # only the nodes use the GPUs
         }
         children = [self._child("superlink", "bouquet.superlink", shared | superlink)]
         for partition_id in range(settings.supernodes):
@@ -183,7 +187,8 @@ class ProcessFleet:
                 "RUNTIME_ADDRESS": "127.0.0.1:0",
                 "PARTITION_ID": str(partition_id),
             }
-            children.append(self._child(f"supernode-{partition_id}", "bouquet.node", shared | supernode | (more or {})))
+            environment = shared | supernode | (supernode_environment or {})
+            children.append(self._child(f"supernode-{partition_id}", "bouquet.node", environment))
         return children
 
     def _child(self, name: str, module: str, environment: dict[str, str]) -> Child:
@@ -207,11 +212,11 @@ class ProcessFleet:
             with (self._home / "logs" / "supervisor.log").open("ab") as log:
                 supervisor = subprocess.Popen(
                     [sys.executable, "-P", "-m", "bouquet.host.fleet.supervisor", str(self._plan)],
-                    cwd=PROJECT,
+                    cwd=self._home,  # a folder without Python packages
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    pass_fds=(lock,),  # the supervisor holds the lock for as long as it lives
+                    pass_fds=(lock,),  # the supervisor holds the lock until it ends
                     start_new_session=True,
                 )
             os.ftruncate(lock, 0)
@@ -220,7 +225,7 @@ class ProcessFleet:
             os.close(lock)
 
     def _supervisor(self) -> int | None:
-        """Return the pid of the supervisor that lives; None where none does."""
+        """Return the pid of the running supervisor; None where none is running."""
         try:
             lock = os.open(self._lock, os.O_RDONLY)
         except FileNotFoundError:
@@ -234,48 +239,52 @@ class ProcessFleet:
         return None
 
     def _enrol(self, deadline: float) -> None:
-        """Enrol the SuperNodes, as the service `setup` does: they wait for it, and it waits for the SuperLink."""
-        # Imported only here: it is Flower, which other commands need not load.
+        """Enrol the SuperNodes when the SuperLink is healthy, as the service `setup` does: they wait for their keys."""
+        # Imported here: importing Flower is slow, and other commands do without it.
         from bouquet.flower.control_client import ControlApi  # noqa: PLC0415
         from bouquet.oneshot.enrol import enrol  # noqa: PLC0415
 
-        while not any(member.role == "superlink" and member.healthy for member in self.members()):
-            if time.monotonic() > deadline or self._supervisor() is None:
-                return  # what is wrong, the wait for the rest tells
-            time.sleep(0.1)
-        with ControlApi(f"127.0.0.1:{self._settings.control_port}", self.root_certificate()) as api:
-            enrol(api, self._directories().identities, range(self._settings.supernodes))
+        if self._wait_for_superlink(deadline):
+            with ControlApi(f"127.0.0.1:{self._settings.control_port}", self.root_certificate()) as api:
+                enrol(api, self._directories().identities, range(self._settings.supernodes))
+
+    def _wait_for_superlink(self, deadline: float) -> bool:
+        """Return whether the SuperLink is healthy in time; False at once where the supervisor has ended."""
+
+        def state() -> str:
+            members = self.members()
+            if any(member.role == "superlink" and member.healthy for member in members):
+                return "healthy"
+            return "" if members else "ended"
+
+        return poll_until(state, deadline - time.monotonic(), START_POLL_SECONDS) == "healthy"
 
     def _wait_until_healthy(self, deadline: float) -> None:
-        while not is_complete(members := self.members(), self._settings.supernodes):
-            if time.monotonic() > deadline or not members:
-                missing = [member.name for member in members if not member.healthy] or ["supervisor"]
-                report = "\n".join(self._tails(missing))
-                self.down()
-                raise FleetError(
-                    f"UP_TIMEOUT={self._settings.up_timeout}: not healthy in time: {', '.join(missing)}\n{report}\n",
-                    UNHEALTHY_HINT,
-                )
-            time.sleep(0.1)
+        def state() -> str:
+            members = self.members()
+            if is_complete(members, self._settings.supernodes):
+                return "healthy"
+            return "" if members else "ended"
+
+        if poll_until(state, deadline - time.monotonic(), START_POLL_SECONDS) != "healthy":
+            missing = [member.name for member in self.members() if not member.healthy] or ["supervisor"]
+            logs = "\n".join(self._tails(missing))
+            self.down()
+            raise FleetError(
+                f"UP_TIMEOUT={self._settings.up_timeout}: not healthy in time: {', '.join(missing)}\n{logs}\n",
+                UNHEALTHY_HINT,
+            )
 
     def _tails(self, names: list[str]) -> Iterator[str]:
         for name in names:
             log = self._home / "logs" / f"{name}.log"
             if log.exists():
                 yield f"--- {log}"
-                yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-
-
-def _proportional_memory(process: Path) -> int:
-    """Return the bytes that a process takes, what it shares with n-1 others by one nth."""
-    for line in (process / "smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+                yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
 
 
 def _differ_in_number(running: list[Child], wanted: list[Child]) -> bool:
-    """Whether one fleet has some SuperNodes more at its end, and is the same otherwise."""
+    """Whether two fleets differ only in the number of SuperNodes at the end of the list."""
     common = min(len(running), len(wanted))
     return len(running) != len(wanted) and running[:common] == wanted[:common]
 

@@ -1,8 +1,10 @@
-"""Keep a set of child processes running: start, restart with a growing pause, stop them all.
+"""Keeps a set of child processes running: starts them, restarts them after a pause, and stops them all.
 
-The local stand-in for Docker's `restart: unless-stopped`. It waits for signals, not by polling; its
-children die with it (`PR_SET_PDEATHSIG`), so that nothing is ever left behind. On SIGUSR1 it reads its plan again,
-starts what is new in it and stops what is no longer there. Run as `python -m bouquet.host.fleet.supervisor <fleet.json>`.
+It replaces Docker's `restart: unless-stopped` for local processes. It waits for signals instead of polling. Its
+children die with it (`PR_SET_PDEATHSIG`), so no process is left behind. On SIGUSR1 it reads its plan again, starts the
+children that are new in it and stops those that are missing.
+
+Run as `python -m bouquet.host.fleet.supervisor <plan.json>`.
 """
 
 import ctypes
@@ -13,36 +15,50 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from bouquet.contract.readiness import is_ready
+from bouquet.files import write_atomically
+from bouquet.restart_policy import RestartPolicy
 
 RELOAD = signal.SIGUSR1
 SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, RELOAD)
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds before the first restart in a row, doubled up to the longest."""
-STEADY = 60.0
-"""Seconds after which a child counts as having started well."""
-GRACE = 8.0
+READY_POLL_SECONDS = 0.1
+"""Poll interval until the first child is ready."""
+IDLE_SECONDS = 30.0
+"""Longest wait for a signal while no restart is due."""
+STOP_TIMEOUT = 8.0
 """Seconds between SIGTERM and SIGKILL."""
+PLAN_FIELDS = ("name", "command", "environment", "log")
 PR_SET_PDEATHSIG = 1
 
 
 @dataclass
 class Child:
-    """A process to keep running; `environment` is added to the supervisor's own."""
+    """A process to keep running.
+
+    Attributes:
+        name: The member's name.
+        command: The program and its arguments.
+        environment: Variables on top of the supervisor's own environment.
+        log: The file that the output is appended to.
+        policy: The pause before each restart.
+        due: When an ended process starts again, in seconds of `time.monotonic`.
+        process: The running process; None before the first start and while a restart is due.
+    """
 
     name: str
     command: list[str]
     environment: dict[str, str]
     log: str
-    pause: float = field(default=FIRST_PAUSE, repr=False, compare=False)
-    started: float = field(default=0.0, compare=False)
+    policy: RestartPolicy = field(default_factory=RestartPolicy, repr=False, compare=False)
     due: float = field(default=0.0, compare=False)
     process: subprocess.Popen[bytes] | None = field(default=None, compare=False)
 
     def start(self) -> None:
-        """Start the process; its output is appended to `log`."""
-        self.started = time.monotonic()
+        """Start the process."""
+        self.policy.note_start()
         with Path(self.log).open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -58,10 +74,8 @@ class Child:
         return self.process is not None and self.process.poll() is not None
 
     def plan_restart(self) -> None:
-        """Set when the ended process starts again: later each time that it did not last."""
-        now = time.monotonic()
-        self.pause = FIRST_PAUSE if now - self.started > STEADY else min(self.pause * 2, LONGEST_PAUSE)
-        self.due = now + self.pause
+        """Set when the ended process starts again."""
+        self.due = time.monotonic() + self.policy.next_pause()
         self.process = None
 
 
@@ -72,14 +86,20 @@ def _in_child() -> None:
 
 
 def supervise(children: list[Child], first_is_ready: Callable[[], bool], reload: Callable[[], list[Child]]) -> None:
-    """Run `children` until SIGTERM or SIGINT; the first alone until `first_is_ready`. `reload` has the plan anew."""
+    """Run children until SIGTERM, SIGINT or SIGHUP.
+
+    Args:
+        children: The processes. The first one starts alone; the others start when it is ready.
+        first_is_ready: Whether the first child is ready.
+        reload: Reads the plan again.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         children[0].start()
         while not first_is_ready():
-            if _stop_asked(0.1, children[:1], lambda: _follow_plan(children, reload())):
+            if _stop_requested(READY_POLL_SECONDS, children[:1], lambda: _apply_plan(children, reload())):
                 return
-        while not _stop_asked(_seconds_to_next(children), children, lambda: _follow_plan(children, reload())):
+        while not _stop_requested(_seconds_to_next(children), children, lambda: _apply_plan(children, reload())):
             pass
     finally:
         _stop(children)
@@ -87,10 +107,11 @@ def supervise(children: list[Child], first_is_ready: Callable[[], bool], reload:
 
 def _seconds_to_next(children: list[Child]) -> float:
     waiting = [child.due for child in children if child.process is None]
-    return max(0.0, min(waiting) - time.monotonic()) if waiting else LONGEST_PAUSE
+    return max(0.0, min(waiting) - time.monotonic()) if waiting else IDLE_SECONDS
 
 
-def _stop_asked(seconds: float, children: list[Child], on_reload: Callable[[], None]) -> bool:
+def _stop_requested(seconds: float, children: list[Child], on_reload: Callable[[], None]) -> bool:
+    """Wait for a signal, then restart children that are due; return whether the signal asks to stop."""
     received = signal.sigtimedwait(SIGNALS, seconds)
     if received is not None and received.si_signo == RELOAD:
         on_reload()
@@ -104,18 +125,18 @@ def _stop_asked(seconds: float, children: list[Child], on_reload: Callable[[], N
     return False
 
 
-def _follow_plan(children: list[Child], plan: list[Child]) -> None:
-    """Make `children` those of the plan; those that are in both run on."""
-    gone = [child for child in children if child not in plan]
+def _apply_plan(children: list[Child], plan: list[Child]) -> None:
+    """Make `children` equal to the plan: stop those that are not in it, keep those that are, add the new ones."""
+    removed = [child for child in children if child not in plan]
     children[:] = [child for child in children if child in plan] + [child for child in plan if child not in children]
-    _stop(gone)
+    _stop(removed)
 
 
 def _stop(children: list[Child]) -> None:
     running = [child.process for child in children if child.process is not None and not child.ended()]
     for process in running:
         process.terminate()
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + STOP_TIMEOUT
     for process in running:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
@@ -125,13 +146,9 @@ def _stop(children: list[Child]) -> None:
 
 
 def write_plan(path: Path, children: list[Child]) -> None:
-    """Write the children for `read_plan`, complete or not at all."""
-    fields = ("name", "command", "environment", "log")
-    plan = [{key: value for key, value in asdict(child).items() if key in fields} for child in children]
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps(plan, indent=2), encoding="utf-8")
-    fresh.replace(path)
+    """Write a plan that `read_plan` reads. Only its owner may read it."""
+    plan = [{name: getattr(child, name) for name in PLAN_FIELDS} for child in children]
+    write_atomically(path, json.dumps(plan, indent=2).encode(), 0o600)
 
 
 def read_plan(path: Path) -> list[Child]:
@@ -141,8 +158,6 @@ def read_plan(path: Path) -> list[Child]:
 
 def main() -> None:
     """Supervise the children of the plan that the command line names."""
-    from bouquet.contract.readiness import is_ready  # noqa: PLC0415  kept out of those who import this module for its classes
-
     plan = Path(sys.argv[1])
     children = read_plan(plan)
     run_directory = Path(children[0].environment["BOUQUET_RUN_DIR"])

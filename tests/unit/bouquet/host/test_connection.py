@@ -35,11 +35,18 @@ def test_writing_twice_updates_the_connection_and_changes_nothing_else(tmp_path:
     assert "127.0.0.1:1" not in once
 
 
-def test_a_file_that_is_no_toml_is_left_alone_and_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_toml_is_left_alone_and_named(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[superlink\n")
-    with pytest.raises(SettingError, match="FLWR_HOME=.*config.toml is no TOML"):
+    with pytest.raises(SettingError, match="FLWR_HOME=.*config.toml is not TOML"):
         write_connection("127.0.0.1:9093", tmp_path)
     assert (tmp_path / "config.toml").read_text() == "[superlink\n"
+
+
+def test_a_superlink_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("superlink = 1\n")
+    with pytest.raises(SettingError, match="config.toml: `superlink` is not a table; fix the file or move it away"):
+        write_connection("127.0.0.1:9093", tmp_path)
+    assert (tmp_path / "config.toml").read_text() == "superlink = 1\n"
 
 
 def test_flower_itself_reads_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +85,7 @@ def test_the_ca_of_a_connection_with_tls_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "[superlink\n", "superlink = 1\n", "[superlink]\nlocal-deployment = 1\n"])
-def test_without_a_connection_the_mend_is_said(tmp_path: Path, text: str | None) -> None:
+def test_without_a_connection_the_error_says_how_to_write_it(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "config.toml").write_text(text)
     with pytest.raises(FleetError, match="no connection `local-deployment`; write it: make connection"):

@@ -1,12 +1,10 @@
-"""The doctor: each check says what it found or what to do, and one that fails does not hide the others."""
+"""The doctor: each check returns what it found or how to fix it; a failed check does not hide the others."""
 
-import http.server
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -17,53 +15,58 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bouquet.errors import FleetError, HostError
 from bouquet.host import doctor
 from bouquet.host.bootstrap import compose_plugin
-from bouquet.host.doctor import Finding, Hub, examine
+from bouquet.host.doctor import CheckResult, run_checks
 from bouquet.host.fleet.base import Member
 from bouquet.host.fleet.processes import ProcessFleet
+from bouquet.host.hub import HubAnswer, probe_hub
 from bouquet.settings.host import HostSettings
 from tests.unit.bouquet.conftest import Install
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Clock(Hub):
-    """A hub whose clock differs from this one's."""
-
-    def __init__(self, ahead: float | None, trouble: str = "") -> None:
-        super().__init__(offline=False)
-        self._answer = (trouble, ahead)
+def hub(ahead: float | None = None, problem: str = "") -> Callable[[], HubAnswer]:
+    """Return the probe of a hub whose clock differs from this one's."""
+    return lambda: HubAnswer(problem, ahead)
 
 
-def meminfo(tmp_path: Path, mib: int) -> Path:
-    path = tmp_path / "meminfo"
-    path.write_text(f"MemTotal:       99999999 kB\nMemAvailable:   {mib * 1024} kB\n")
-    return path
+@pytest.fixture
+def available(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Set the MiB of memory that are available."""
+
+    def set_available(mib: int) -> None:
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=mib * doctor.MIB))
+
+    return set_available
 
 
-def test_every_check_is_made_and_says_ok_or_what_to_do() -> None:
+def test_every_check_runs_and_says_ok_or_how_to_fix_it() -> None:
     def broken() -> str:
         raise HostError("no memory", "buy some")
 
-    findings = list(examine({"first": broken, "second": lambda: "there"}))
-    assert findings == [Finding("first", False, "no memory; buy some"), Finding("second", True, "there")]
-    assert [str(finding).split()[0] for finding in findings] == ["WRONG", "ok"]
+    results = list(run_checks({"first": broken, "second": lambda: "there"}))
+    assert results == [CheckResult("first", False, "no memory; buy some"), CheckResult("second", True, "there")]
+    assert [str(result).split()[0] for result in results] == ["FAILED", "ok"]
 
 
-def test_memory_is_held_against_the_number_of_nodes(tmp_path: Path) -> None:
-    path = meminfo(tmp_path, 4000)
-    assert doctor.memory(3, up=False, meminfo=path).startswith("4000 MiB free, 3 SuperNodes take about 2900 MiB")
-    with pytest.raises(HostError, match=r"4000 MiB free, 10 SuperNodes take about 7800 MiB; 4 fit: SUPERNODES=4"):
-        doctor.memory(10, up=False, meminfo=path)
-    with pytest.raises(HostError, match="end what takes memory"):
-        doctor.memory(1, up=False, meminfo=meminfo(tmp_path, 500))
+def test_the_available_memory_is_compared_with_the_number_of_nodes(available: Callable[[int], None]) -> None:
+    available(4000)
+    assert doctor.memory(3, up=False).startswith("4000 MiB available, 3 SuperNodes use about 2900 MiB")
+    with pytest.raises(HostError, match=r"4000 MiB available, 10 SuperNodes use about 7800 MiB; 4 fit: SUPERNODES=4"):
+        doctor.memory(10, up=False)
+    available(500)
+    with pytest.raises(HostError, match="free some memory"):
+        doctor.memory(1, up=False)
 
 
-def test_a_fleet_that_is_up_has_its_memory_and_its_ports(tmp_path: Path) -> None:
-    assert "has its memory" in doctor.memory(10, up=True, meminfo=meminfo(tmp_path, 500))
-    assert "9093 (CONTROL_PORT), 9092 (FLEET_PORT): the fleet's" in doctor.ports(HostSettings.read({}), up=True)
+def test_a_fleet_that_is_up_has_its_memory_and_its_ports(available: Callable[[int], None]) -> None:
+    available(500)
+    assert "has its memory" in doctor.memory(10, up=True)
+    ports = doctor.ports(HostSettings.read({}), up=True)
+    assert "9093 (CONTROL_PORT), 9092 (FLEET_PORT): used by the running fleet" in ports
 
 
-def test_a_docker_that_does_not_answer_is_told_in_its_words(install: Install) -> None:
+def test_a_docker_that_does_not_answer_fails_with_its_own_message(install: Install) -> None:
     install(docker="echo 20.10.24")
     assert doctor.docker() == "20.10.24 answers"
     install(docker="echo 'permission denied' >&2; exit 1")
@@ -71,95 +74,62 @@ def test_a_docker_that_does_not_answer_is_told_in_its_words(install: Install) ->
         doctor.docker()
 
 
-def test_a_missing_compose_is_wrong_only_where_make_cannot_get_it(
+def test_a_missing_compose_fails_only_where_make_cannot_install_it(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(docker="exit 0")
     assert doctor.compose() == "v2 and buildx found"
     monkeypatch.setattr(compose_plugin, "KEYRING", tmp_path / "docker")
     install(docker="exit 1", dpkg="", **{"apt-get": ""})
-    assert "docker-compose and docker-buildx missing: `make up` takes them from Debian" in doctor.compose()
+    assert "docker-compose and docker-buildx missing: `make up` installs them from Debian" in doctor.compose()
     (tmp_path / "apt-get").unlink()
-    with pytest.raises(HostError, match=r"no Debian to take them from \(apt-get missing\); install Docker Compose"):
+    with pytest.raises(HostError, match=r"cannot download from Debian \(apt-get missing\); install Docker Compose"):
         doctor.compose()
 
 
 def test_too_little_disk_is_what_make_up_would_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("usage", (), {"free": 1}))
-    [finding] = examine({"disk": doctor.disk})
-    assert not finding.ok
-    assert "5 GiB needed" in finding.says
+    [result] = run_checks({"disk": doctor.disk})
+    assert not result.ok
+    assert "5 GiB needed" in result.message
 
 
-def test_gpus_that_are_too_small_are_wrong_and_none_is_fine(install: Install) -> None:
+def test_gpus_that_are_too_small_fail_and_no_gpus_pass(install: Install) -> None:
     install()
     assert "on the CPU (GPUS=none)" in doctor.gpus(HostSettings.read({"GPUS": "none"}), containers=True)
-    [finding] = examine({"gpus": lambda: doctor.gpus(HostSettings.read({"GPUS": "0:2GiB"}), containers=True)})
-    assert (finding.ok, "too many for the GPUs" in finding.says) == (False, True)
+    [result] = run_checks({"gpus": lambda: doctor.gpus(HostSettings.read({"GPUS": "0:2GiB"}), containers=True)})
+    assert (result.ok, "too many for the GPUs" in result.message) == (False, True)
 
 
 def test_a_dataset_folder_needs_images(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"DATASET=.*no \.parquet file in it; give a folder in the layout"):
-        doctor.data(tmp_path, Clock(0))
+    with pytest.raises(HostError, match=r"DATASET=.*no \.parquet file in this folder; give a folder in the layout"):
+        doctor.data(tmp_path, hub(0))
     (tmp_path / "plain_text").mkdir()
     (tmp_path / "plain_text" / "train-0.parquet").touch()
-    assert doctor.data(tmp_path, Clock(0)) == f"{tmp_path} (DATASET)"
+    assert doctor.data(tmp_path, hub(0)) == f"{tmp_path} (DATASET)"
 
 
-def test_without_the_hub_it_is_the_sample_and_how_to_have_more_is_said() -> None:
-    assert doctor.data(None, Clock(0)) == "uoft-cs/cifar10, the hub answers"
-    says = doctor.data(None, Clock(None, "the hub does not answer (timed out)"))
-    assert says.startswith("the shipped sample, as the hub does not answer (timed out); ")
+def test_without_the_hub_the_sample_is_used_and_the_message_says_how_to_use_more() -> None:
+    assert doctor.data(None, hub(0)) == "uoft-cs/cifar10, the hub answers"
+    says = doctor.data(None, hub(problem="the hub does not answer (timed out)"))
+    assert says.startswith("the shipped sample, because the hub does not answer (timed out); ")
     assert "DATASET=path" in says
-    assert "as HF_HUB_OFFLINE=1" in doctor.data(None, Hub(offline=True))
+    assert "because HF_HUB_OFFLINE=1" in doctor.data(None, lambda: probe_hub(offline=True))
 
 
-def test_a_clock_that_the_superlink_would_not_take_is_wrong() -> None:
-    assert doctor.clock(Clock(1.0)) == "within 3 s of the hub's"
-    assert doctor.clock(Clock(-60.0)) == "60 s behind the hub's"
-    with pytest.raises(HostError, match="the clock is 40 s ahead of the hub's; set it"):
-        doctor.clock(Clock(40.0))
-    with pytest.raises(HostError, match="the clock is 300 s behind the hub's; set it"):
-        doctor.clock(Clock(-300.0))
+def test_a_clock_that_the_superlink_would_refuse_fails() -> None:
+    assert doctor.clock(hub(1.0)) == "within 3 s of the hub's"
+    assert doctor.clock(hub(-60.0)) == "60 s behind the hub's"
+    with pytest.raises(HostError, match="the clock is 40 s ahead of the hub's; synchronize it"):
+        doctor.clock(hub(40.0))
+    with pytest.raises(HostError, match="the clock is 300 s behind the hub's; synchronize it"):
+        doctor.clock(hub(-300.0))
 
 
-def test_without_the_hub_the_kernel_says_whether_the_clock_is_kept() -> None:
-    assert doctor.clock(Clock(None), kept=lambda: True).endswith("UTC, kept by NTP")
-    assert "which matters to nodes on other machines" in doctor.clock(Clock(None), kept=lambda: False)
-    assert doctor.clock_is_kept() in (True, False)
-
-
-@pytest.fixture
-def late_hub() -> Iterator[str]:
-    """A server whose clock is an hour behind."""
-
-    class Late(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response_only(200)
-            self.send_header("Date", format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True))
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Late) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-def test_the_hub_is_asked_for_its_time(late_hub: str) -> None:
-    trouble, ahead = Hub(offline=False, url=late_hub).ask()
-    assert trouble == ""
-    assert ahead == pytest.approx(3600, abs=30)
-
-
-def test_a_hub_that_does_not_answer_is_no_error() -> None:
-    trouble, ahead = Hub(offline=False, url="http://127.0.0.1:9/").ask()
-    assert trouble.startswith("the hub does not answer (")
-    assert ahead is None
+def test_without_the_hub_the_kernel_says_whether_the_clock_is_synchronized() -> None:
+    assert doctor.clock(hub(None), synchronized=lambda: True).endswith("UTC, synchronized by NTP")
+    assert "which nodes on other machines need" in doctor.clock(hub(None), synchronized=lambda: False)
+    assert doctor.clock_is_synchronized() in (True, False)
 
 
 def key_and_certificate(end: datetime) -> tuple[bytes, bytes]:
@@ -177,14 +147,14 @@ def certificate(end: datetime) -> bytes:
     return key_and_certificate(end)[1]
 
 
-def test_a_certificate_is_wrong_before_it_ends() -> None:
-    assert doctor.lasts("it", certificate(NOW + timedelta(days=60)), NOW) == "until 2026-03-02"
-    with pytest.raises(HostError, match="it ends on 2026-01-06, in 5 days; have it renewed"):
-        doctor.lasts("it", certificate(NOW + timedelta(days=5)), NOW)
-    with pytest.raises(HostError, match="it ended on 2025-12-31; have it renewed"):
-        doctor.lasts("it", certificate(NOW - timedelta(days=1)), NOW)
-    with pytest.raises(HostError, match="it: no certificate"):
-        doctor.lasts("it", b"nothing", NOW)
+def test_a_certificate_fails_some_days_before_it_ends() -> None:
+    assert doctor.valid_until("it", certificate(NOW + timedelta(days=60)), NOW) == "2026-03-02"
+    with pytest.raises(HostError, match="it ends on 2026-01-06, in 5 days; renew it"):
+        doctor.valid_until("it", certificate(NOW + timedelta(days=5)), NOW)
+    with pytest.raises(HostError, match="it ended on 2025-12-31; renew it"):
+        doctor.valid_until("it", certificate(NOW - timedelta(days=1)), NOW)
+    with pytest.raises(HostError, match="it: not a certificate"):
+        doctor.valid_until("it", b"nothing", NOW)
 
 
 def connection(home: Path, ca: bytes | None) -> HostSettings:
@@ -194,9 +164,9 @@ def connection(home: Path, ca: bytes | None) -> HostSettings:
     return HostSettings.read({"FLWR_HOME": str(home), "CONTROL_PORT": "1"})
 
 
-def test_the_ca_of_the_connection_is_looked_at(tmp_path: Path) -> None:
+def test_the_ca_of_the_connection_is_checked(tmp_path: Path) -> None:
     good, old = certificate(NOW + timedelta(days=60)), certificate(NOW - timedelta(days=1))
-    assert doctor.certificates(connection(tmp_path, good), False, NOW) == "the CA's until 2026-03-02"
+    assert doctor.certificates(connection(tmp_path, good), False, NOW) == "the CA is valid until 2026-03-02"
     with pytest.raises(HostError, match=r"the CA .*ca.crt ended on 2025-12-31"):
         doctor.certificates(connection(tmp_path, old), False, NOW)
     assert doctor.certificates(connection(tmp_path, None), False, NOW) == "none: the connection is without TLS"
@@ -204,9 +174,9 @@ def test_the_ca_of_the_connection_is_looked_at(tmp_path: Path) -> None:
     assert "none yet" in doctor.certificates(HostSettings.read({"FLWR_HOME": str(tmp_path)}), False, NOW)
 
 
-def test_a_superlink_that_shows_no_certificate_is_wrong(tmp_path: Path) -> None:
+def test_a_superlink_that_shows_no_certificate_fails(tmp_path: Path) -> None:
     settings = connection(tmp_path, certificate(NOW + timedelta(days=60)))
-    with pytest.raises(HostError, match="TLS at port 1 with .*refused; start the fleet anew"):
+    with pytest.raises(HostError, match="TLS at port 1 with .*refused; start the fleet again"):
         doctor.certificates(settings, True, NOW)
 
 
@@ -221,24 +191,25 @@ def tls_server() -> Iterator[int]:
     server.stop(None).wait()
 
 
-def test_the_certificate_that_the_superlink_shows_is_looked_at(tls_server: int, tmp_path: Path) -> None:
+def test_the_certificate_that_the_superlink_shows_is_checked(tls_server: int, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     connection(tmp_path, certificate(now + timedelta(days=60)))
     settings = HostSettings.read({"FLWR_HOME": str(tmp_path), "CONTROL_PORT": str(tls_server)})
-    assert f"the SuperLink's until {now + timedelta(days=20):%Y-%m-%d}" in doctor.certificates(settings, True, now)
+    end = f"{now + timedelta(days=20):%Y-%m-%d}"
+    assert f"the SuperLink's certificate until {end}" in doctor.certificates(settings, True, now)
     with pytest.raises(HostError, match="the certificate of the SuperLink ends on"):
         doctor.certificates(settings, True, now + timedelta(days=10))
 
 
-def test_a_fleet_that_is_up_but_not_healthy_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_fleet_that_is_up_but_not_healthy_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path)}))
     monkeypatch.setattr(fleet, "members", lambda: [Member("node-1", "supernode", "restarting")])
-    with pytest.raises(FleetError, match=r"not healthy: node-1 \(restarting\); the whole story: make logs"):
+    with pytest.raises(FleetError, match=r"not healthy: node-1 \(restarting\); full logs: make logs"):
         doctor.nodes(fleet, 1)
 
 
 def test_a_machine_without_docker_is_examined_for_processes(install: Install, tmp_path: Path) -> None:
     install()
-    checks = doctor.checks(HostSettings.read({"BOUQUET_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}))
+    checks = doctor.select_checks(HostSettings.read({"BOUQUET_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}))
     assert set(checks) == {"fleet", "memory", "disk", "ports", "gpus", "data", "clock", "certificates"}
     assert checks["fleet"]() == "10 SuperNodes as local processes, because no Docker daemon answers"

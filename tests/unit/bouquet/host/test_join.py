@@ -1,4 +1,4 @@
-"""The command by which a SuperNode elsewhere joins: as hardened as Compose's, its key in a volume alone."""
+"""The command that starts a SuperNode on another machine: hardened as by Compose, the key only in a volume."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import yaml
 from bouquet.contract.keys import key_path, make_key
 from bouquet.contract.tls_files import CA
 from bouquet.errors import SettingError
-from bouquet.host.join import HARDENING, SERVICE, check, text
+from bouquet.host.join import HARDENING, SERVICE, fleet_address, start_command
 from bouquet.oneshot.receive_identity import receive
 from bouquet.settings.host import PROJECT, HostSettings
 from tests.unit.bouquet.conftest import Install
@@ -36,7 +36,7 @@ def test_its_container_is_as_hardened_and_as_limited_as_that_of_compose() -> Non
 def test_the_key_goes_by_stdin_and_what_it_starts_has_none(tmp_path: Path, install: Install) -> None:
     identity = CERTIFICATE + make_key()
     install(docker=f'case "$*" in *interactive*) while read -r line; do echo "$line"; done > {tmp_path}/stdin;; esac')
-    command = text("latest", "fleet.example.org:9092", 10, 11, identity)
+    command = start_command("latest", "fleet.example.org:9092", 10, 11, identity)
     subprocess.run(["/bin/sh", "-c", command], check=True)
     keep, start = (tmp_path / "calls").read_text().splitlines()
     assert (tmp_path / "stdin").read_bytes().strip() == identity.strip()
@@ -58,16 +58,19 @@ def test_what_comes_in_lies_where_the_supernode_looks_for_it(tmp_path: Path) -> 
     ("environment", "complaint"),
     [
         ({}, "SUPERLINK_NAMES=: .*SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 make up"),
-        ({"SUPERLINK_NAMES": "a.example"}, "FLEET_BIND=127.0.0.1: no other machine can reach the Fleet API there"),
-        ({"INSECURE": "1"}, "INSECURE=1: a node elsewhere joins by TLS and a key"),
+        (
+            {"SUPERLINK_NAMES": "a.example"},
+            "FLEET_BIND=127.0.0.1: no other machine can reach the Fleet API at this address",
+        ),
+        ({"INSECURE": "1"}, "INSECURE=1: a node on another machine needs TLS and a key; remove INSECURE"),
     ],
 )
 def test_a_fleet_that_no_other_machine_can_reach_is_refused(environment: dict[str, str], complaint: str) -> None:
     with pytest.raises(SettingError, match=complaint):
-        check(HostSettings.read(environment))
+        fleet_address(HostSettings.read(environment))
 
 
 def test_the_first_name_and_the_published_port_are_the_address() -> None:
     names = {"SUPERLINK_NAMES": "2001:db8::1, b.example", "FLEET_BIND": "0.0.0.0", "FLEET_PORT": "19092"}
-    assert check(HostSettings.read(names)) == "[2001:db8::1]:19092"
-    assert check(HostSettings.read({**names, "SUPERLINK_NAMES": "b.example"})) == "b.example:19092"
+    assert fleet_address(HostSettings.read(names)) == "[2001:db8::1]:19092"
+    assert fleet_address(HostSettings.read({**names, "SUPERLINK_NAMES": "b.example"})) == "b.example:19092"

@@ -1,4 +1,4 @@
-"""Preflight: what cannot work is refused before anything starts."""
+"""Preflight: a start that cannot succeed is refused before anything starts."""
 
 import socket
 from collections import namedtuple

@@ -1,4 +1,4 @@
-"""What a run left: the table for one that ended well, a non-zero exit and the reasons for one that did not."""
+"""The end of a run: the table of one that succeeded, the error and its reasons of one that did not."""
 
 import json
 import sys
@@ -49,13 +49,14 @@ def test_a_completed_run_shows_its_rounds_its_dataset_and_where_its_files_are(tm
         assert str(tmp_path / "7" / name) in shown
 
 
-def test_a_run_in_a_fleet_that_changed_says_so(tmp_path: Path) -> None:
+def test_the_summary_counts_the_nodes_that_joined_and_left(tmp_path: Path) -> None:
     leave(tmp_path / "7")
     assert "at the start" not in summary(tmp_path, COMPLETED)
     file = tmp_path / "7" / "metrics.json"
-    changes = [{"what": "came"}, {"what": "went"}, {"what": "came"}]
+    changes = [{"what": "joined"}, {"what": "left"}, {"what": "joined"}]
     file.write_text(json.dumps(json.loads(file.read_text()) | {"num-supernodes": 10, "fleet-changes": changes}))
-    assert "10 SuperNodes at the start, then 2 came and 1 went" in summary(tmp_path, COMPLETED)
+    shown = summary(tmp_path, COMPLETED)
+    assert "10 SuperNodes at the start, then 2 joined and 1 left; metrics.json names them under" in shown
 
 
 def test_a_failed_run_names_its_status_the_details_the_nodes_and_their_reasons(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_a_completed_run_without_a_model_is_a_failure(tmp_path: Path, metrics_wr
         summary(tmp_path, COMPLETED)
 
 
-FLWR_THAT_BREAKS_OFF = """#!{python}
+FLWR_WITH_AN_INTERRUPTED_LOG = """#!{python}
 import json, pathlib, sys
 calls = pathlib.Path(__file__).with_suffix(".calls")
 before = calls.read_text().split() if calls.exists() else []
@@ -91,15 +92,15 @@ else:
 """
 
 
-def test_a_log_that_breaks_off_goes_on_where_it_broke_off(
+def test_an_interrupted_log_stream_continues_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     flwr = tmp_path / "flwr"
-    flwr.write_text(FLWR_THAT_BREAKS_OFF.format(python=sys.executable))
+    flwr.write_text(FLWR_WITH_AN_INTERRUPTED_LOG.format(python=sys.executable))
     flwr.chmod(0o755)
     monkeypatch.setattr("bouquet.host.run.FLWR", flwr)
-    monkeypatch.setattr("bouquet.host.run.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert submit("").status == "finished:completed"
     shown = capfd.readouterr().out.splitlines()
     assert [line for line in shown if line in ("one", "two", "three")] == ["one", "two", "three"]
-    assert "bouquet: the log of run 7 has broken off; the run goes on" in shown
+    assert "bouquet: run 7: log stream interrupted; the run continues" in shown

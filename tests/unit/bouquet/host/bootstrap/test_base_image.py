@@ -1,4 +1,4 @@
-"""Which image to build from: what was asked for, if it can be had, otherwise one made from Debian's packages."""
+"""Which image to build on: the default if Docker or a registry has it, otherwise one built from Debian's packages."""
 
 import os
 import time
@@ -20,7 +20,7 @@ def docker(*, has: str = "", pull: str = "exit 1") -> str:
     return f'case "$1" in image) [ "$3" = "{has}" ] ;; pull) {pull} ;; esac'
 
 
-def test_an_image_that_is_here_is_taken_without_asking_anybody(tmp_path: Path, install: Install) -> None:
+def test_an_image_that_docker_has_is_used_without_asking_a_registry(tmp_path: Path, install: Install) -> None:
     install(docker=docker(has="python:mine"))
     assert base_image.ensure("python:mine") == "python:mine"
     assert calls(tmp_path) == ["docker image inspect python:mine"]
@@ -32,35 +32,35 @@ def test_an_image_that_the_registry_has_is_pulled(tmp_path: Path, install: Insta
     assert "docker pull python:theirs" in calls(tmp_path)
 
 
-def test_without_a_registry_the_image_made_before_is_taken(tmp_path: Path, install: Install) -> None:
-    install(docker=docker(has=base_image.MADE), mmdebstrap="exit 1")
-    assert base_image.ensure() == base_image.MADE
+def test_without_a_registry_the_image_built_before_is_used(tmp_path: Path, install: Install) -> None:
+    install(docker=docker(has=base_image.DEBIAN_IMAGE), mmdebstrap="exit 1")
+    assert base_image.ensure() == base_image.DEBIAN_IMAGE
     assert not any(call.startswith("mmdebstrap") for call in calls(tmp_path))
 
 
 def test_a_registry_that_does_not_answer_is_given_up_on(install: Install) -> None:
-    install(docker=docker(has=base_image.MADE, pull="exec /bin/sleep 60"))
+    install(docker=docker(has=base_image.DEBIAN_IMAGE, pull="exec /bin/sleep 60"))
     start = time.monotonic()
-    assert base_image.ensure(registry_seconds=0.3) == base_image.MADE
+    assert base_image.ensure(registry_timeout=0.3) == base_image.DEBIAN_IMAGE
     assert time.monotonic() - start < 10
 
 
-def test_a_download_that_has_begun_may_take_longer_than_the_registry_may(install: Install) -> None:
+def test_a_download_that_has_begun_may_take_longer_than_the_registrys_timeout(install: Install) -> None:
     install(docker=docker(pull="echo pulling; /bin/sleep 3.5; exit 0"))
-    assert base_image.ensure(registry_seconds=3) == base_image.DEFAULT
+    assert base_image.ensure(registry_timeout=3) == base_image.DEFAULT
 
 
-def test_without_a_registry_an_image_is_made_and_imported(
+def test_without_a_registry_an_image_is_built_and_imported(
     tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_image, "KEYRING", tmp_path)
     install(docker=docker(), mmdebstrap=f"/bin/cat > {tmp_path}/sources")
-    assert base_image.ensure() == base_image.MADE
-    assert calls(tmp_path)[-1].endswith(f" {base_image.MADE}")
+    assert base_image.ensure() == base_image.DEBIAN_IMAGE
+    assert calls(tmp_path)[-1].endswith(f" {base_image.DEBIAN_IMAGE}")
     assert (tmp_path / "sources").read_text() == base_image.SOURCES
 
 
-def test_what_mmdebstrap_says_last_is_the_error(
+def test_the_last_line_of_mmdebstrap_is_the_error(
     tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_image, "KEYRING", tmp_path)
@@ -83,7 +83,7 @@ def test_root_installs_mmdebstrap(tmp_path: Path, install: Install, monkeypatch:
     monkeypatch.setattr(base_image, "KEYRING", tmp_path)
     made = tmp_path / "mmdebstrap"
     install(docker=docker(), **{"apt-get": f"echo '#!/bin/sh' > {made}; /bin/chmod +x {made}"})
-    assert base_image.ensure() == base_image.MADE
+    assert base_image.ensure() == base_image.DEBIAN_IMAGE
     assert any("install --yes --no-install-recommends mmdebstrap" in call for call in calls(tmp_path))
 
 

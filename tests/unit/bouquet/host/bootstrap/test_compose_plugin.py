@@ -38,10 +38,10 @@ def test_plugins_that_work_are_left_alone(tmp_path: Path, install: Install) -> N
 
 def test_missing_plugins_come_from_debian_into_the_users_docker_folder(tmp_path: Path, install: Install) -> None:
     install(docker=DOCKER, dpkg=DPKG, **{"apt-get": APT})
-    account = compose_plugin.ensure()
+    installed = compose_plugin.ensure()
     plugins = tmp_path / "config" / "cli-plugins"
-    assert "docker-compose and docker-buildx from Debian 13" in account
-    assert str(plugins) in account
+    assert "docker-compose and docker-buildx from Debian 13" in installed
+    assert str(plugins) in installed
     assert sorted(path.name for path in plugins.iterdir()) == ["docker-buildx", "docker-compose"]
     assert all(os.access(path, os.X_OK) for path in plugins.iterdir())
 
@@ -64,7 +64,7 @@ def test_the_systems_apt_is_not_touched_and_signatures_are_asked_for(tmp_path: P
             assert "bouquet-plugins-" in call.partition(f"{setting}=")[2].split()[0]
         assert "AllowUnauthenticated=false" in call
         assert "AllowInsecureRepositories=false" in call
-    assert f"signed-by={tmp_path}" not in compose_plugin.SOURCE  # made from Debian's keyring, not from the test's
+    assert f"signed-by={tmp_path}" not in compose_plugin.SOURCE  # Debian's keyring, not the test's
     assert "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg" in compose_plugin.SOURCE
 
 
@@ -91,7 +91,7 @@ def test_a_host_that_is_no_debian_is_told_what_to_install(install: Install) -> N
         compose_plugin.ensure()
 
 
-def test_without_docker_it_says_so(install: Install) -> None:
+def test_without_docker_the_error_says_so(install: Install) -> None:
     install()
     with pytest.raises(HostError, match="docker is not on PATH"):
         compose_plugin.ensure()

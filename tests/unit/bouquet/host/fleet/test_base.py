@@ -1,4 +1,4 @@
-"""When a fleet is what it is to be."""
+"""When a fleet is complete."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ def test_a_fleet_is_complete_when_all_are_healthy_and_every_partition_id_below_i
     assert not is_complete([], 3)
 
 
-def test_one_that_is_not_healthy_or_not_in_its_place_makes_a_fleet_incomplete() -> None:
+def test_a_member_that_is_not_healthy_or_has_no_partition_of_its_own_makes_a_fleet_incomplete() -> None:
     *others, last = FLEET
     assert not is_complete([*others, replace(last, state="starting")], 3)
     assert not is_complete([*others, replace(last, partition_id=None)], 3)

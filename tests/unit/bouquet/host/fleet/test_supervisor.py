@@ -1,4 +1,4 @@
-"""The supervisor: restarts what ends, stops everything, leaves nothing behind when it is killed."""
+"""The supervisor: restarts children that end, stops them all, and leaves none behind when it is killed."""
 
 import os
 import signal
@@ -63,7 +63,7 @@ def supervised(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Call
     supervisor.wait()
 
 
-def test_a_child_that_ends_is_started_again(
+def test_a_child_that_ends_is_restarted(
     supervised: tuple["subprocess.Popen[bytes]", Callable[[str], list[int]]],
 ) -> None:
     _, pids = supervised
@@ -73,7 +73,18 @@ def test_a_child_that_ends_is_started_again(
     assert len(pids("superlink")) == 1
 
 
-def test_a_plan_that_is_read_again_starts_what_is_new_and_stops_what_is_gone(
+def test_a_short_life_delays_the_restart_and_a_plan_has_no_trace_of_it(tmp_path: Path) -> None:
+    child = Child("node", [sys.executable, "-c", ""], {"BOUQUET_RUN_DIR": str(tmp_path)}, str(tmp_path / "log"))
+    child.start()
+    wait_for(child.ended)
+    child.plan_restart()
+    assert child.due - time.monotonic() == pytest.approx(1.0, abs=0.5)
+    write_plan(tmp_path / "plan.json", [child])
+    assert read_plan(tmp_path / "plan.json") == [child]
+    assert (tmp_path / "plan.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_plan_that_is_read_again_starts_new_children_and_stops_removed_ones(
     supervised: tuple["subprocess.Popen[bytes]", Callable[[str], list[int]]], tmp_path: Path
 ) -> None:
     supervisor, pids = supervised

@@ -1,0 +1,214 @@
+"""What `bouquet --help` and `bouquet COMMAND --help` say."""
+
+from dataclasses import dataclass
+
+from bouquet.errors import BouquetError, FleetError, HostError, RunError, SettingError
+
+INTRODUCTION = """\
+Run Flower Apps on a fleet of containers, or of local processes where there is no Docker.
+
+`make COMMAND` is short for `bouquet COMMAND`; it installs the Python environment first."""
+
+DEFAULTS = {
+    "BASE_IMAGE": "",
+    "BOUQUET_HOME": "",
+    "CERTIFICATES": "",
+    "CONTROL_PORT": "9093",
+    "DATASET": "",
+    "EXECUTOR_WORKERS": "2",
+    "FLEET": "auto",
+    "FLEET_BIND": "127.0.0.1",
+    "FLEET_PORT": "9092",
+    "FLWR_HOME": "",
+    "GPUS": "auto",
+    "GPU_MEMORY": "",
+    "HF_HUB_OFFLINE": "",
+    "INSECURE": "0",
+    "PARTITION_ID": "",
+    "RESULTS": "",
+    "RUN_CONFIG": "",
+    "SUPERLINK_NAMES": "",
+    "SUPERNODES": "10",
+    "TAG": "latest",
+    "UP_TIMEOUT": "300",
+}
+"""The settings that the help mentions, with their defaults; empty for a setting that is not set by default."""
+
+MEANINGS = {
+    "BASE_IMAGE": "image to build on; not set: python:3.11-slim-bookworm, or one built from Debian's packages",
+    "BOUQUET_HOME": "state, logs and caches of a process fleet; not set: .bouquet in the checkout",
+    "CERTIFICATES": "folder with your own ca.crt, server.pem and server.key; not set: the fleet has its own CA",
+    "CONTROL_PORT": "port of the Control API on 127.0.0.1, which flwr calls",
+    "DATASET": "folder in the layout of uoft-cs/cifar10; not set: the hub, or the shipped sample",
+    "EXECUTOR_WORKERS": "processes per node; they share its GPU memory",
+    "FLEET": "containers, processes, or auto: containers where Docker answers",
+    "FLEET_BIND": "address that the Fleet API is published on; 0.0.0.0 for nodes on other machines",
+    "FLEET_PORT": "port of the Fleet API, which SuperNodes call",
+    "FLWR_HOME": "Flower's folder, with the connection local-deployment; not set: ~/.flwr",
+    "GPUS": "auto, none, or devices with their memory such as 0:24GiB,1:24GiB",
+    "GPU_MEMORY": "TensorFlow's memory per process: a size such as 2GiB, or a part such as 1/20; not set: equal parts",
+    "HF_HUB_OFFLINE": "1: never ask the dataset hub",
+    "INSECURE": "1: no TLS and no node keys; never beyond one machine",
+    "PARTITION_ID": "partition of the new node; not set: the next one",
+    "RESULTS": "folder for results; not set: results in the checkout",
+    "RUN_CONFIG": "overrides of the app's run-config; --run-config wins over it",
+    "SUPERLINK_NAMES": "names by which other machines reach this one; the first is in the join command",
+    "SUPERNODES": "number of SuperNodes, each with one partition, 1 to 1000",
+    "TAG": "tag of both images",
+    "UP_TIMEOUT": "seconds that the fleet may take to become healthy",
+}
+
+EXIT_CODES: dict[type[BouquetError], str] = {
+    SettingError: "a setting, or the command line, is invalid",
+    HostError: "this machine lacks something that the fleet needs",
+    FleetError: "the fleet did not start, or is down",
+    RunError: "the run failed, or ended without a model",
+}
+
+
+@dataclass(frozen=True)
+class CommandHelp:
+    """The help of one command.
+
+    Attributes:
+        summary: One line for the list of commands.
+        description: What the command does and prints.
+        settings: The settings that matter for it.
+        example: Command lines with a comment each.
+        errors: How it can fail.
+    """
+
+    summary: str
+    description: str
+    settings: tuple[str, ...]
+    example: str
+    errors: tuple[type[BouquetError], ...]
+
+    @property
+    def epilog(self) -> str:
+        """The part of the help that follows the options: settings, examples, exit codes."""
+        example = "\n".join(f"  {line}" for line in self.example.splitlines())
+        return f"{describe_settings(self.settings)}\n\nexample:\n{example}\n\n{describe_exit_codes(self.errors)}"
+
+
+def describe_settings(names: tuple[str, ...]) -> str:
+    """Return a line for each setting: its name, its default and its meaning."""
+    labels = {name: f"{name}={DEFAULTS[name]}" if DEFAULTS[name] else name for name in names}
+    width = max(map(len, labels.values()))
+    return "\n".join(
+        [
+            "settings (environment variables, or lines in .env; the environment wins; .env.example lists all):",
+            *(f"  {label:<{width}}  {MEANINGS[name]}" for name, label in labels.items()),
+        ]
+    )
+
+
+def describe_exit_codes(errors: tuple[type[BouquetError], ...]) -> str:
+    """Return a line for each exit code: success, then that of each error."""
+    lines = [f"  {error.exit_code}  {EXIT_CODES[error]}" for error in errors]
+    return "\n".join(["exit codes:", "  0  success", *lines])
+
+
+EPILOG = f"""\
+Settings are environment variables, or lines in .env; the environment wins. .env.example lists all of them.
+
+examples:
+  bouquet doctor                                   check this machine first
+  bouquet run --run-config "num-server-rounds=5"   start the fleet, run the app, show the results
+  SUPERNODES=20 bouquet up                         start a fleet of 20, or resize the running one
+  bouquet down                                     stop it; results and caches stay
+
+{describe_exit_codes((SettingError, HostError, FleetError, RunError))}"""
+
+_ALL_FLEETS = ("FLEET", "BOUQUET_HOME")
+
+HELP = {
+    "run": CommandHelp(
+        "start the fleet, run the app, show its results",
+        "Start the fleet as `bouquet up` does, run the app in this checkout on it, and print the run's log as it\n"
+        "arrives. Then copy the results to RESULTS/<run-id> and print a table of the rounds. The fleet stays up.",
+        ("RUN_CONFIG", "RESULTS", "SUPERNODES", "FLEET", "DATASET", "HF_HUB_OFFLINE", "GPUS", "UP_TIMEOUT"),
+        'bouquet run --run-config "num-server-rounds=5 batch-size=16"\nDATASET=/data/cifar10 SUPERNODES=4 bouquet run',
+        (SettingError, HostError, FleetError, RunError),
+    ),
+    "up": CommandHelp(
+        "start the fleet, or resize it; wait until it is healthy",
+        "Start one SuperLink and SUPERNODES SuperNodes, and wait until all are healthy. On a running fleet, apply\n"
+        "what has changed: with only another SUPERNODES, the nodes that stay are not restarted. Then write the\n"
+        "connection local-deployment, so that `flwr run . local-deployment` finds the fleet.",
+        (
+            *("SUPERNODES", "FLEET", "DATASET", "UP_TIMEOUT", "CONTROL_PORT", "FLEET_PORT", "FLEET_BIND"),
+            *("SUPERLINK_NAMES", "CERTIFICATES", "INSECURE", "GPUS", "GPU_MEMORY", "BASE_IMAGE", "TAG"),
+            *("FLWR_HOME", "BOUQUET_HOME"),
+        ),
+        "SUPERNODES=20 bouquet up\nFLEET=processes bouquet up",
+        (SettingError, HostError, FleetError),
+    ),
+    "down": CommandHelp(
+        "stop the fleet; results, state and caches stay",
+        "Stop the SuperLink and all SuperNodes of this machine. Results, state and caches stay for the next start.\n"
+        "It is no error if the fleet is down already.",
+        _ALL_FLEETS,
+        "bouquet down",
+        (SettingError,),
+    ),
+    "logs": CommandHelp(
+        "follow the logs of all members",
+        "Print the last 100 lines of each member's log, and new lines as they appear, until Ctrl-C.",
+        _ALL_FLEETS,
+        "bouquet logs",
+        (SettingError, FleetError),
+    ),
+    "status": CommandHelp(
+        "show each member: state, partition, memory, current run",
+        "Print a line for each SuperLink and SuperNode: its state, partition-id, node-id, age of the last heartbeat,\n"
+        "memory, the run that it works on, and its device. Nodes on other machines are listed as (elsewhere).",
+        ("FLEET", "FLWR_HOME", "BOUQUET_HOME"),
+        "bouquet status",
+        (SettingError, FleetError),
+    ),
+    "doctor": CommandHelp(
+        "check what this machine lacks for the fleet, and how to fix it",
+        "Check Docker, memory, disk, ports, GPUs, the dataset, the clock and certificates, and a running fleet's\n"
+        "members. Print a line for each check: ok, or FAILED with the fix. Nothing is started or changed.",
+        (
+            *("SUPERNODES", "FLEET", "DATASET", "HF_HUB_OFFLINE", "CONTROL_PORT", "FLEET_PORT"),
+            *("GPUS", "GPU_MEMORY", "FLWR_HOME", "BOUQUET_HOME"),
+        ),
+        "bouquet doctor\nSUPERNODES=50 bouquet doctor",
+        (SettingError, HostError),
+    ),
+    "gpus": CommandHelp(
+        "show what each node would compute on, and why",
+        "Print which nodes share which GPU, and how much memory TensorFlow may allocate in each process. A list in\n"
+        "GPUS is planned even if this machine has no GPU.",
+        ("GPUS", "GPU_MEMORY", "SUPERNODES", "EXECUTOR_WORKERS"),
+        "bouquet gpus\nGPUS=0:24GiB,1:24GiB SUPERNODES=8 bouquet gpus",
+        (SettingError, HostError),
+    ),
+    "results": CommandHelp(
+        "copy the results of all runs out of the fleet",
+        "Copy the results of all runs from the SuperLink's volume to RESULTS. (`bouquet run` copies those of its own\n"
+        "run.) A process fleet writes to RESULTS itself, so there is nothing to copy.",
+        ("RESULTS", *_ALL_FLEETS),
+        "RESULTS=/tmp/results bouquet results",
+        (SettingError, FleetError),
+    ),
+    "connection": CommandHelp(
+        "write the connection local-deployment for flwr",
+        "Write the connection local-deployment to FLWR_HOME/config.toml, with the fleet's CA certificate beside it.\n"
+        "Everything else in the file stays. `bouquet up` does this too.",
+        ("FLWR_HOME", "CONTROL_PORT", "INSECURE", *_ALL_FLEETS),
+        "bouquet connection\nflwr run . local-deployment --stream",
+        (SettingError, FleetError),
+    ),
+    "join-command": CommandHelp(
+        "enrol a SuperNode for another machine, print the command that starts it",
+        "Enrol a new SuperNode and print the shell command that starts it on another machine with Docker. The command\n"
+        "contains the node's private key: keep it secret. It needs the image there. Each call enrols another node.",
+        ("SUPERLINK_NAMES", "FLEET_BIND", "FLEET_PORT", "CONTROL_PORT", "PARTITION_ID", "SUPERNODES", "TAG"),
+        "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet up\n"
+        "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet join-command | ssh MACHINE sh",
+        (SettingError, FleetError),
+    ),
+}
