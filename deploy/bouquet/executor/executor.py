@@ -38,7 +38,7 @@ class Tasks(Protocol):
 
     def pending(self) -> Sequence[Task]: ...  # noqa: D102
     def claim(self, task: Task) -> str | None: ...  # noqa: D102
-    def beat(self, token: str) -> bool: ...  # noqa: D102
+    def heartbeat(self, token: str) -> bool: ...  # noqa: D102
     def fail(self, token: str, reason: str, message: bytes | None = None) -> None: ...  # noqa: D102
     def finish(self, token: str, reason: str) -> None: ...  # noqa: D102
 
@@ -322,7 +322,7 @@ class Executor:
                     worker.kill_at = now + KILL_GRACE
                 elif now >= worker.beaten + BEAT:
                     worker.beaten = now
-                    if not self._tasks.beat(worker.token):
+                    if not self._tasks.heartbeat(worker.token):
                         self._end(worker, "was ended with its run")
             elif worker.retired:
                 if now >= worker.since + KILL_GRACE:
