@@ -28,6 +28,6 @@ def test_a_module_keeps_the_process_and_never_comes_from_the_current_directory(t
         os.environ["PYTHONPATH"] = str(tmp_path / "folder")
         exec_module("entry", ["--option", "value"])
     os.close(write)
-    with open(read) as output:
+    with os.fdopen(read) as output:
         assert output.read().split() == [str(pid), "--option", "value"]
     os.waitpid(pid, 0)
