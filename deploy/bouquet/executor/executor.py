@@ -236,7 +236,7 @@ class Executor:
     # The dispatch thread: tasks
 
     def _dispatch(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             for task in self._tasks.pending():
                 if not self._wait_for_room():
                     return

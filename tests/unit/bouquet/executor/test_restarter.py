@@ -87,7 +87,11 @@ def test_the_pause_grows_with_each_death_in_a_row(monkeypatch: pytest.MonkeyPatc
             raise SystemExit
 
     monkeypatch.setattr("bouquet.executor.restarter.time.sleep", sleep)
-    child = "import sys; from bouquet.executor.channel import Channel; Channel.from_descriptor(int(sys.argv[1])).send({'serving': 1})"
+    child = """
+import sys
+from bouquet.executor.channel import Channel
+Channel.from_descriptor(int(sys.argv[1])).send({"serving": 1})
+"""
     restarter = Restarter(
         "child", lambda channel, first: [sys.executable, "-P", "-c", child, str(channel)], lambda _: None, lambda: None
     )
