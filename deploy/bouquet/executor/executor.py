@@ -8,8 +8,8 @@ SuperLink running, so neither outlives the other. Apps run in processes of their
 
 The locking rule: all state of workers and zygote is read and changed only while holding `Executor._lock`. No callback,
 no gRPC call and no other call that may block runs while holding it. Packets to workers and zygote are sent while
-holding it, but with `wait=False`. So a worker's state changes together with what it is told, and nobody who needs the
-lock waits for a server.
+holding it, but with `wait=False`. So a worker's state changes together with what it is told, and no thread that needs
+the lock waits for a server.
 """
 
 import os
@@ -321,8 +321,8 @@ class Executor:
         ready = {descriptor for descriptor, _ in poller.poll(None if timeout is None else timeout * 1000 + 1)}
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
-        heard = [worker for descriptor, worker in workers.items() if descriptor in ready]
-        return heard, zygote if zygote and zygote.channel.fileno() in ready else None
+        senders = [worker for descriptor, worker in workers.items() if descriptor in ready]
+        return senders, zygote if zygote and zygote.channel.fileno() in ready else None
 
     def _receive(self, worker: _Worker) -> None:
         message, _ = worker.channel.receive()

@@ -40,7 +40,7 @@ class Phase(Enum):
     ENDING = "ending"
     """It was told to end or was killed, or has closed its channel. It is killed (again) after the grace time."""
     EXITED = "exited"
-    """Its process has ended. If it still has a task, somebody must answer for it."""
+    """Its process has ended. If it still has a task, the executor answers for it."""
 
 
 class Deadline(Enum):

@@ -403,6 +403,20 @@ def test_the_executor_gives_up_when_no_zygote_becomes_ready() -> None:
         assert fake.ready.empty()
 
 
+def test_a_zygote_that_becomes_ready_ends_the_count_of_failed_starts() -> None:
+    with harness() as fake:
+        zygote = fake.start()
+        for _ in range(2):
+            for _ in range(module.ZYGOTE_MAX_FAILED_STARTS):
+                zygote.die(1)
+                zygote = fake.next_zygote()
+            zygote.become_ready()
+            assert fake.ready.get(timeout=PATIENCE_SECONDS)
+            zygote.die(1)
+            assert not fake.ready.get(timeout=PATIENCE_SECONDS)
+            zygote = fake.next_zygote()
+
+
 def test_deaths_of_zygotes_that_were_ready_are_never_too_many() -> None:
     with harness() as fake:
         zygote = fake.start()
