@@ -1,29 +1,31 @@
-"""The one way to write a file: readers see the old content or the new content, never a part of either."""
+"""The one way to write a file: a reader sees the old content or the new content, never a part of either."""
 
 import os
 from contextlib import suppress
 
+TEMPORARY_SUFFIX = ".new"
+"""Ends the name of a file that is being written. A process that is killed meanwhile leaves it behind."""
+
 
 def write_atomically(path: str | os.PathLike[str], content: bytes, mode: int = 0o644, *, durable: bool = False) -> None:
-    """Write a file, or replace it.
+    """Write a file, or replace it, by renaming a temporary file in the same folder.
 
-    It writes a temporary file in the same folder and renames it. The function is called for every message, so it uses
-    `os` directly: pathlib costs more than the file.
+    Threads, processes and containers may write the same path at the same time: one of them wins. The SuperLink calls
+    this for every message, so it uses `os`: pathlib takes longer than writing the file.
 
     Args:
         path: The file. Its folder must exist.
         content: All of its bytes.
         mode: Permissions of the file, before the umask.
-        durable: Whether the content must survive a power failure, at the price of a wait for the disk.
+        durable: Whether the content must survive a power failure. Waits for the disk.
 
     Raises:
-        OSError: The file cannot be written; no temporary file is left behind.
+        OSError: The file cannot be written. An old file is left as it is, and no temporary file remains.
     """
-    path = os.fspath(path)
-    folder, name = os.path.split(path)
-    temporary = f"{folder}/.{name}.{os.getpid()}.new" if folder else f".{name}.{os.getpid()}.new"
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}{TEMPORARY_SUFFIX}")  # noqa: PTH118
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:
             rest = memoryview(content)
             while rest:  # one call writes at most 2 GiB
@@ -40,10 +42,15 @@ def write_atomically(path: str | os.PathLike[str], content: bytes, mode: int = 0
 
 
 def write_if_changed(path: str | os.PathLike[str], content: bytes, mode: int = 0o644) -> None:
-    """Write a file durably, with its folders; leave it alone where it has this content already.
+    """Write a file durably, and create its folders; leave it alone if it has this content already.
+
+    Args:
+        path: The file.
+        content: All of its bytes.
+        mode: Permissions of a file that is written, before the umask.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file cannot be read or written.
     """
     with suppress(FileNotFoundError), open(path, "rb") as file:  # noqa: PTH123
         if file.read() == content:

@@ -1,4 +1,4 @@
-"""The one way to wait for something that sends no event."""
+"""The one way to wait for a condition that sends no event."""
 
 import time
 from collections.abc import Callable
@@ -8,17 +8,17 @@ T = TypeVar("T")
 
 
 def poll_until(look: Callable[[], T], timeout_seconds: float, interval_seconds: float) -> T:
-    """Return what `look` returns, as soon as that is true, or its last answer when the time is over.
+    """Call `look` until its answer is true or the timeout is over, and return its last answer.
 
     Args:
-        look: Called at once, then after each interval.
-        timeout_seconds: When to give up. `look` is called at least once.
-        interval_seconds: Pause between two calls.
+        look: Called at once, and then after each interval. It is called at least once.
+        timeout_seconds: No call starts later than this; `math.inf` for no timeout.
+        interval_seconds: Pause between two calls. The last pause ends with the timeout.
 
     Returns:
-        The last answer of `look`: false only after a timeout.
+        The last answer of `look`. It is false only after a timeout.
     """
     deadline = time.monotonic() + timeout_seconds
-    while not (found := look()) and time.monotonic() < deadline:
-        time.sleep(interval_seconds)
-    return found
+    while not (answer := look()) and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(interval_seconds, left))
+    return answer

@@ -1,33 +1,40 @@
-"""When a process that has ended may start again: at once after a long life, else after a pause that doubles each time."""
+"""How long to wait before a process that has ended is restarted: not at all after a long life, else twice as long."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
 @dataclass
 class RestartPolicy:
-    """The pause before each restart of one process, as Docker has it for `restart: unless-stopped`.
+    """The pause before each restart of one process: it doubles while the process keeps ending soon after its start.
 
     Attributes:
-        first_pause: Seconds before the restart that follows the first short life.
-        longest_pause: Seconds at most.
-        steady_seconds: A process that lived longer than this started well: it restarts at once.
+        first_pause_seconds: The pause after the first short life.
+        longest_pause_seconds: The pause stops doubling here.
+        steady_seconds: A process that lived longer than this is restarted at once, and the pause starts over.
+        clock: A monotonic clock, in seconds.
     """
 
-    first_pause: float = 1.0
-    longest_pause: float = 30.0
+    first_pause_seconds: float = 1.0
+    longest_pause_seconds: float = 30.0
     steady_seconds: float = 60.0
-    _pause: float = field(default=0.0, init=False, repr=False)
-    _started: float = field(default_factory=time.monotonic, init=False, repr=False)
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    _pause_seconds: float = field(default=0.0, init=False, repr=False)
+    _started: float = field(default=0.0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.note_start()
 
     def note_start(self) -> None:
         """Note that the process starts now."""
-        self._started = time.monotonic()
+        self._started = self.clock()
 
     def next_pause(self) -> float:
-        """Return the seconds to wait before the process, which has just ended, starts again."""
-        if time.monotonic() - self._started > self.steady_seconds:
-            self._pause = 0.0
+        """Return the seconds to wait before restarting the process, which has just ended."""
+        if self.clock() - self._started > self.steady_seconds:
+            self._pause_seconds = 0.0
         else:
-            self._pause = min(max(self.first_pause, self._pause * 2), self.longest_pause)
-        return self._pause
+            doubled = max(self.first_pause_seconds, self._pause_seconds * 2)
+            self._pause_seconds = min(doubled, self.longest_pause_seconds)
+        return self._pause_seconds

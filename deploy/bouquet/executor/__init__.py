@@ -1,5 +1,6 @@
 """The warm executor: apps run in processes that have imported their framework before any run starts.
 
-`executor` claims tasks and supervises processes, `zygote` has imported the framework and forks, `worker` is such a fork
-and serves one run. `restarter` keeps one child process running. Flower is reached through `bouquet.flower` only.
+`executor` claims tasks and supervises processes; `worker_state` is the state machine of such a process. `zygote` has
+imported the framework and forks; `worker` is a fork, and serves one run. `restarter` keeps one child process running.
+Flower is reached through `bouquet.flower` only.
 """

@@ -1,8 +1,15 @@
-"""The executor: claims Flower's tasks and has them worked on by warm processes.
+"""The executor: claims Flower's pending tasks and has warm processes work on them.
 
-It takes the place of Flower's SuperExec and lives in two threads: of the SuperNode's process whose tasks it works on,
-or of the process that keeps the SuperLink running, so that neither can be there without the other. What runs apps are
-processes of their own: forks of the zygote.
+It replaces Flower's SuperExec. It lives in two threads of the SuperNode's process, or of the process that keeps the
+SuperLink running, so neither outlives the other. Apps run in processes of their own, the workers: forks of the zygote.
+
+    dispatch thread    waits for a task and for room, claims the task, assigns it to a worker
+    supervise thread   waits for messages of workers and zygote and for deadlines, answers for tasks whose worker died
+
+The locking rule: all state of workers and zygote is read and changed only while holding `Executor._lock`. No callback,
+no gRPC call and no other call that may block runs while holding it. Packets to workers and zygote are sent while
+holding it, but with `wait=False`. So a worker's state changes together with what it is told, and no thread that needs
+the lock waits for a server.
 """
 
 import os
@@ -15,370 +22,459 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from logging import ERROR, INFO, WARNING
-from typing import Any, Protocol
-
-from flwr.common.logger import log
-from flwr.proto.task_pb2 import Task
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeVar
 
 from bouquet.executor.channel import Channel
-from bouquet.executor.linux import describe_exit, oom_kills
+from bouquet.executor.linux import describe_exit, describe_returncode
+from bouquet.executor.worker_state import (
+    HEARTBEAT_SECONDS,
+    KILL_GRACE_SECONDS,
+    Deadline,
+    Limits,
+    Phase,
+    TaskInHand,
+    WorkerState,
+)
 from bouquet.flower.task_queue import RuntimeApi
+from bouquet.restart_policy import RestartPolicy
+from bouquet.runtime.log import LOGGER
 from bouquet.settings.executor_settings import ExecutorSettings
 
-BEAT = 5.0  # seconds between two signs of life per task; Flower gives a task up after 60
-KILL_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
-RESPAWN_PAUSE = 1.0  # seconds before a zygote that died is replaced, doubled at each death
-RESPAWN_LIMIT = 5  # deaths before it ever became ready, after which the executor gives up
+ZYGOTE_FIRST_PAUSE_SECONDS = 1.0
+"""Pause before a zygote that ended is restarted; it doubles while zygotes keep ending."""
+ZYGOTE_LONGEST_PAUSE_SECONDS = 5.0
+"""The pause stops doubling here."""
+ZYGOTE_MAX_FAILED_STARTS = 5
+"""How many zygotes in a row may end before they are ready; the executor gives up at the next one."""
+ZYGOTE_EXIT_SECONDS = KILL_GRACE_SECONDS + 0.5
+"""How long `stop` waits for the zygote, which gives its workers the grace time."""
+EXIT_CODE_OF_FAILURE = 70
+"""Exit code of this process if the executor fails and `start` was given no `on_failure`: EX_SOFTWARE of sysexits.h."""
+
+APP_NAMES = {"clientapp": "ClientApp", "serverapp": "ServerApp"}
 
 
-class Tasks(Protocol):
-    """What an executor needs of the Runtime API: see `bouquet.flower.task_queue.TaskQueue`."""
+class Task(Protocol):
+    """A pending task, as Flower describes it."""
 
-    def pending(self) -> Sequence[Task]: ...  # noqa: D102
-    def claim(self, task: Task) -> str | None: ...  # noqa: D102
-    def beat(self, token: str) -> bool: ...  # noqa: D102
-    def fail(self, token: str, reason: str, message: bytes | None = None) -> None: ...  # noqa: D102
-    def finish(self, token: str, reason: str) -> None: ...  # noqa: D102
+    @property
+    def task_id(self) -> int:
+        """Its id."""
+
+    @property
+    def type(self) -> str:
+        """What runs it: a ClientApp or a ServerApp."""
+
+    @property
+    def run_id(self) -> int:
+        """The run that it belongs to."""
+
+
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+
+class TaskSource(Protocol[AnyTask]):
+    """What an executor needs of the Runtime API; `bouquet.flower.task_queue.TaskQueue` documents it."""
+
+    def pending(self) -> Sequence[AnyTask]:
+        """Wait for pending tasks, and return them."""
+
+    def claim(self, task: AnyTask) -> str | None:
+        """Claim a task; return its token, or None if that failed."""
+
+    def heartbeat(self, token: str) -> bool:
+        """Keep a claimed task alive; return whether it still exists."""
+
+    def fail(self, token: str, reason: str, message: bytes | None = None) -> None:
+        """Fail a claimed task whose process has died, and answer its message."""
+
+    def finish(self, token: str, reason: str) -> None:
+        """End a claimed task that has replied, but whose process died afterwards."""
+
+
+class ZygoteProcess(Protocol):
+    """What an executor needs of the zygote's process: see `subprocess.Popen`."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return its return code."""
+
+    def kill(self) -> None:
+        """Kill it."""
+
+
+def start_zygote(channel_descriptor: int, preload: Sequence[str]) -> ZygoteProcess:
+    """Start a zygote that imports the modules `preload`, and give it its end of a channel."""
+    command = [sys.executable, "-P", "-m", "bouquet.executor.zygote"]
+    command += ["--channel", str(channel_descriptor), "--parent", str(os.getpid()), "--preload", *preload]
+    return subprocess.Popen(command, pass_fds=[channel_descriptor], stdin=subprocess.DEVNULL)
 
 
 @dataclass
 class _Worker:
-    """A process and what it is doing."""
+    """A worker process of one run: the executor's number for it, the channel to it, and its state."""
 
     number: int
     run_id: int
     channel: Channel
-    token: str | None = None  # of the task it works on
-    message: bytes | None = None  # of that task, once it has it
-    replied: bool = False
-    since: float = field(default_factory=time.monotonic)  # when it began to work or to wait
-    beaten: float = 0.0
-    retired: bool = False  # takes no more tasks
-    gone: bool = False  # has closed its end
-    killed_because: str | None = None
-    kill_at: float | None = None  # when SIGTERM is followed by SIGKILL
-    oom_kills: int = field(default_factory=oom_kills)
+    state: WorkerState
+
+
+@dataclass
+class _Zygote:
+    """The zygote's process, the channel to it, and whether it can fork workers."""
+
+    process: ZygoteProcess
+    channel: Channel
+    ready: bool = False
 
 
 class Executor:
-    """Works on the pending tasks of one Runtime API."""
+    """Works on the pending tasks of one Runtime API.
 
-    def __init__(self, tasks: Tasks, api: RuntimeApi, settings: ExecutorSettings) -> None:
+    Args:
+        tasks: The tasks.
+        api: Where workers reach the Runtime API.
+        settings: What to run, and within which limits.
+        start_zygote: Starts the zygote, from the file descriptor of its channel and the modules to import.
+
+    Attributes:
+        on_task: Called with the run's id when a task begins, and with None when it has ended.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskSource[Any],
+        api: RuntimeApi,
+        settings: ExecutorSettings,
+        start_zygote: Callable[[int, Sequence[str]], ZygoteProcess] = start_zygote,
+    ) -> None:
+        self.on_task: Callable[[int | None], None] = lambda run_id: None
         self._tasks = tasks
         self._api = api
         self._settings = settings
-        self._changed = threading.Condition()  # guards all below
-        self._workers: dict[int, _Worker] = {}
-        self._next = 0
-        self._zygote: subprocess.Popen[bytes] | None = None
-        self._zygote_channel: Channel | None = None
-        self._zygote_ready = False
-        self._stopping = False
-        self._wake_read, self._wake_write = os.pipe()
-        self._on_failure: Callable[[str], None] = lambda reason: os._exit(70)
+        self._limits = Limits(settings.idle_seconds, settings.task_seconds, HEARTBEAT_SECONDS, KILL_GRACE_SECONDS)
+        self._start_zygote = start_zygote
+        self._restart_policy = RestartPolicy(ZYGOTE_FIRST_PAUSE_SECONDS, ZYGOTE_LONGEST_PAUSE_SECONDS)
+        self._failed_starts = 0  # zygotes in a row that ended before they were ready; of the supervise thread
+        self._on_failure: Callable[[str], None] = lambda reason: os._exit(EXIT_CODE_OF_FAILURE)
         self._on_ready: Callable[[bool], None] = lambda ready: None
-        self.on_task: Callable[[int | None], None] = lambda run_id: None
+        self._stopping = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()  # wakes the supervise thread
+        os.set_blocking(self._wake_write, False)
 
-    # Life
+        self._lock = threading.RLock()  # an exit handler may call stop() in a thread that holds it
+        self._changed = threading.Condition(self._lock)  # there may be room for a task
+        self._workers: dict[int, _Worker] = {}  # by number
+        self._next_number = 0
+        self._zygote: _Zygote | None = None
+
+    # Start and stop
 
     def start(
         self, on_ready: Callable[[bool], None] | None = None, on_failure: Callable[[str], None] | None = None
     ) -> None:
         """Start the zygote and both threads.
 
-        `on_ready` is called with whether tasks can be worked on, each time that changes; `on_failure` if the
-        executor cannot go on.
+        Args:
+            on_ready: Called with whether tasks can be worked on, each time that changes.
+            on_failure: Called with the reason if the executor fails and stops working. By default the process exits.
         """
         self._on_ready = on_ready or self._on_ready
         self._on_failure = on_failure or self._on_failure
         self._spawn_zygote()
-        for work in (self._supervise, self._dispatch):
-            threading.Thread(target=self._guard, args=(work,), name=f"executor{work.__name__}", daemon=True).start()
+        for loop in (self._supervise, self._dispatch):
+            threading.Thread(target=self._guard, args=(loop,), name=f"executor{loop.__name__}", daemon=True).start()
 
     def stop(self, reason: str | None = None) -> None:
         """End all processes: takes a second or two at most. Their tasks fail with `reason`, if one is given."""
-        with self._changed:
-            self._stopping = True
-            zygote, channel = self._zygote, self._zygote_channel
-            working = [worker for worker in self._workers.values() if worker.token]
+        with self._lock:
+            self._stopping.set()
             self._changed.notify_all()
+            zygote = self._zygote
+            states = [worker.state for worker in self._workers.values()]
+            tasks = [state.task for state in states if state.task and state.phase is not Phase.EXITED]
         self._wake()
-        if reason is not None and working:
-            telling = threading.Thread(target=self._fail_all, args=(working, reason), daemon=True)
-            telling.start()
-            telling.join(KILL_GRACE)
-        if zygote and channel:
-            channel.shut()  # the zygote ends its workers, then itself
+        if reason is not None and tasks:
+            thread = threading.Thread(target=self._fail_all, args=(tasks, reason), daemon=True)
+            thread.start()
+            thread.join(KILL_GRACE_SECONDS)
+        if zygote:
+            zygote.channel.end_sending()  # the zygote ends its workers, then itself
             try:
-                zygote.wait(timeout=KILL_GRACE + 0.5)
+                zygote.process.wait(timeout=ZYGOTE_EXIT_SECONDS)
             except subprocess.TimeoutExpired:
-                zygote.kill()  # and the kernel its workers
-
-    def _fail_all(self, workers: list[_Worker], reason: str) -> None:
-        for worker in workers:
-            with suppress(Exception):  # such as: nobody is there to be told
-                self._tasks.fail(worker.token or "", reason, worker.message)
+                zygote.process.kill()  # the kernel kills its workers with it
 
     def end_run(self, run_id: int) -> None:
         """End the processes of a run that has ended."""
-        with self._changed:
+        with self._lock:
             for worker in self._workers.values():
                 if worker.run_id == run_id:
                     self._end(worker, "was ended with its run")
         self._wake()
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _fail_all(self, tasks: Sequence[TaskInHand], reason: str) -> None:
+        for task in tasks:
+            with suppress(Exception):  # for example, the server has stopped too
+                self._tasks.fail(task.token, reason, task.message)
+
+    def _guard(self, loop: Callable[[], None]) -> None:
         try:
-            work()
-        except BaseException as error:  # without this thread the node would be online for nothing
-            if not self._stopping:
-                log(ERROR, "The executor has failed", exc_info=error)
+            loop()
+        except BaseException as error:  # without this thread the node would be online and work on nothing
+            if not self._stopping.is_set():
+                LOGGER.error("The executor has failed", exc_info=error)
                 self._on_failure(f"{type(error).__name__}: {error}")
 
     def _wake(self) -> None:
-        os.write(self._wake_write, b".")
+        with suppress(BlockingIOError):  # the pipe is full: the thread wakes anyway
+            os.write(self._wake_write, b".")
 
-    # Tasks: the thread that waits for the server
+    # The dispatch thread: tasks
 
     def _dispatch(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             for task in self._tasks.pending():
                 if not self._wait_for_room():
                     return
                 if token := self._tasks.claim(task):
-                    self._give(task, token)
-
-    def _has_room(self) -> bool:
-        if not self._zygote_ready:
-            return False
-        if self._settings.app == "clientapp":  # as a stock SuperNode: one message at a time
-            return all(worker.token is None for worker in self._workers.values())
-        return len(self._workers) < self._settings.workers
+                    self._assign(task.run_id, token)
 
     def _wait_for_room(self) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._has_room())
-            return not self._stopping
+        """Wait until another task can be worked on; return False if the executor stops."""
+        with self._lock:
+            self._changed.wait_for(lambda: self._stopping.is_set() or self._has_room())
+            return not self._stopping.is_set()
 
-    def _give(self, task: Task, token: str) -> None:
-        self.on_task(task.run_id)
-        with self._changed:
-            worker = self._worker_for(task.run_id)
-            worker.token, worker.message, worker.replied = token, None, False
-            worker.since = worker.beaten = time.monotonic()
-            with suppress(OSError):  # it has just died: its exit is on the way, and the task fails with it
-                worker.channel.send({"token": token})
-        self._wake()
+    def _has_room(self) -> bool:
+        if not self._zygote or not self._zygote.ready:
+            return False
+        if self._settings.app == "clientapp":  # one message at a time, like Flower's own SuperNode
+            return all(worker.state.task is None for worker in self._workers.values())
+        return len(self._workers) < self._settings.workers
 
-    def _worker_for(self, run_id: int) -> _Worker:
-        for worker in self._workers.values():
-            if worker.run_id == run_id and worker.token is None and not worker.retired:
+    def _assign(self, run_id: int, token: str) -> None:
+        self.on_task(run_id)
+        with self._lock:
+            worker = self._worker_for(run_id)
+            if worker:
+                worker.state.assign(token, time.monotonic())
+                _send(worker.channel, {"token": token})  # if it has just died, its task fails when it is reaped
+        if worker:
+            self._wake()
+        else:
+            self._settle(run_id, TaskInHand(token), "died with the executor's zygote")
+
+    def _worker_for(self, run_id: int) -> _Worker | None:
+        """Return the idle worker of a run, or a new one. None if the zygote has died since there was room."""
+        idle = [worker for worker in self._workers.values() if worker.state.phase is Phase.IDLE]
+        for worker in idle:
+            if worker.run_id == run_id:
                 return worker
-        idle = [worker for worker in self._workers.values() if worker.token is None and not worker.retired]
-        if len(self._workers) >= self._settings.workers and idle:
-            self._end(min(idle, key=lambda worker: worker.since), "made room for another run")
-        return self._fork(run_id)
+        if idle and len(self._workers) >= self._settings.workers:
+            self._end(min(idle, key=lambda worker: worker.state.since), "made room for another run")
+        return self._fork(self._zygote, run_id) if self._zygote else None
 
-    def _fork(self, run_id: int) -> _Worker:
+    def _fork(self, zygote: _Zygote, run_id: int) -> _Worker:
+        """Have the zygote fork a worker for a run."""
         ours, theirs = Channel.pair()
-        worker = _Worker(self._next, run_id, ours)
-        self._next += 1
+        worker = _Worker(self._next_number, run_id, ours, WorkerState(self._limits, time.monotonic()))
+        self._next_number += 1
         self._workers[worker.number] = worker
-        assert self._zygote and self._zygote_channel  # noqa: S101 # `_has_room` has seen to it
-        work = {"app": self._settings.app, "run_id": run_id, "parent": self._zygote.pid, "api": asdict(self._api)}
-        with suppress(OSError):  # the zygote has just died: the supervisor fails the tasks of all its workers
-            self._zygote_channel.send({"worker": worker.number, "work": work}, theirs.fileno())
+        work = {
+            "app": self._settings.app,
+            "run_id": run_id,
+            "parent": zygote.process.pid,
+            "api": asdict(self._api),
+        }
+        _send(zygote.channel, {"worker": worker.number, "work": work}, theirs.fileno())
         theirs.close()
         return worker
 
-    # Processes: the thread that waits for them
+    # The supervise thread: processes and deadlines
 
     def _supervise(self) -> None:
-        deaths = 0
-        while not self._stopping:
-            poller = select.poll()  # a new one each time: file descriptors come and go in the other thread
-            poller.register(self._wake_read, select.POLLIN)
-            with self._changed:
-                workers = {worker.channel.fileno(): worker for worker in self._workers.values() if not worker.gone}
-                zygote = self._zygote_channel.fileno() if self._zygote_channel else None
-                for descriptor in (*workers, zygote):
-                    if descriptor is not None:
-                        poller.register(descriptor, select.POLLIN)
-                timeout = self._next_deadline()
-            for descriptor, _ in poller.poll(None if timeout is None else timeout * 1000 + 1):
-                if descriptor == self._wake_read:
-                    os.read(self._wake_read, 4096)
-                elif descriptor in workers:
-                    self._hear(workers[descriptor])
-                elif self._hear_zygote():
-                    deaths = 0
-                elif not self._stopping:
-                    deaths += 1
-                    self._bury_zygote(deaths)
-                    break
+        while not self._stopping.is_set():
+            workers, zygote = self._wait_for_messages()
+            for worker in workers:
+                self._receive(worker)
+            if zygote:  # after its workers: it may report that one of them has exited
+                self._receive_from_zygote(zygote)
             self._enforce_deadlines()
 
-    def _hear(self, worker: _Worker) -> None:
+    def _wait_for_messages(self) -> tuple[list[_Worker], _Zygote | None]:
+        """Wait for a message, a deadline or `_wake`; return the workers and the zygote that sent something."""
+        poller = select.poll()  # a new one each time, because the dispatch thread adds workers
+        poller.register(self._wake_read, select.POLLIN)
+        with self._lock:
+            zygote = self._zygote
+            workers = {w.channel.fileno(): w for w in self._workers.values() if w.state.channel_open}
+            for descriptor in workers:
+                poller.register(descriptor, select.POLLIN)
+            if zygote:
+                poller.register(zygote.channel.fileno(), select.POLLIN)
+            deadlines = [at for worker in self._workers.values() for at in worker.state.deadlines().values()]
+        timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        ready = {descriptor for descriptor, _ in poller.poll(None if timeout is None else timeout * 1000 + 1)}
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+        senders = [worker for descriptor, worker in workers.items() if descriptor in ready]
+        return senders, zygote if zygote and zygote.channel.fileno() in ready else None
+
+    def _receive(self, worker: _Worker) -> None:
         message, _ = worker.channel.receive()
         if message is not None:
-            self._take(worker, message)
+            self._on_message(worker, message)
             return
-        with self._changed:  # it is ending, and the zygote will tell how, unless an app closed what is not its own
-            worker.gone = worker.retired = True
-            worker.kill_at = worker.kill_at or time.monotonic() + KILL_GRACE
+        with self._lock:  # the zygote reports the exit soon
+            worker.state.channel_closed(time.monotonic())
 
-    def _take(self, worker: _Worker, message: dict[str, Any]) -> None:
-        """Note what a worker says about its task."""
-        with self._changed:
+    def _on_message(self, worker: _Worker, message: dict[str, Any]) -> None:
+        """Note what a worker reports about its task."""
+        pulled = b64decode(message.get("pulled", ""))
+        with self._lock:
+            if worker.state.task is None:  # an app has got hold of the channel
+                return
             if "pulled" in message:
-                worker.message = b64decode(message["pulled"])
+                worker.state.pulled(pulled)
             elif "replied" in message:
-                worker.replied = True
-            elif "done" in message:
-                worker.token = worker.message = None
-                worker.since = time.monotonic()
-                worker.retired = worker.retired or not message["done"]
-                self.on_task(None)  # before the next task can be given
+                worker.state.replied()
+        if "done" in message:
+            self.on_task(None)  # first, because the next task may begin as soon as this one is done
+            with self._lock:
+                worker.state.done(message["done"], time.monotonic())
                 self._changed.notify_all()
-
-    def _hear_zygote(self) -> bool:
-        """Take one message of the zygote; False if it has gone."""
-        assert self._zygote_channel  # noqa: S101
-        message, _ = self._zygote_channel.receive()
-        if message is None:
-            return False
-        if "ready" in message:
-            with self._changed:
-                self._zygote_ready = True
-                self._changed.notify_all()
-            self._on_ready(True)
-            log(INFO, "Executor ready: %s", ", ".join(self._settings.preload) or "nothing preloaded")
-        elif "exited" in message:
-            with self._changed:
-                worker = self._workers.pop(message["exited"], None)
-            if worker:
-                cause = message.get("error") or describe_exit(
-                    message["status"], oom=message["oom_kills"] > worker.oom_kills
-                )
-                self._bury(worker, cause)
-        return True
-
-    def _bury(self, worker: _Worker, cause: str) -> None:
-        """See to the task of a worker that has ended."""
-        for message in worker.channel.waiting():  # what it still said
-            self._take(worker, message)
-        worker.channel.close()
-        token, message_bytes = worker.token, worker.message
-        if token:
-            name = {"clientapp": "ClientApp", "serverapp": "ServerApp"}[self._settings.app]
-            reason = f"The {name} process {worker.killed_because or cause}."
-            log(WARNING, "[RUN %s] %s", worker.run_id, reason)
-            try:
-                if worker.replied:
-                    self._tasks.finish(token, reason)
-                else:
-                    self._tasks.fail(token, reason, message_bytes)
-            except Exception as error:  # such as: the task was ended meanwhile
-                log(INFO, "[RUN %s] Nobody waits for the task any more: %s", worker.run_id, _line(error))
-        with self._changed:
-            if worker.token:
-                self.on_task(None)
-            worker.token = None
-            self._changed.notify_all()
-
-    def _next_deadline(self) -> float | None:
-        """Seconds until something is to be done without anyone asking for it."""
-        deadlines = []
-        for worker in self._workers.values():
-            if worker.kill_at is not None:
-                deadlines.append(worker.kill_at)
-            elif worker.token:
-                deadlines.append(worker.beaten + BEAT)
-                if self._settings.task_seconds:
-                    deadlines.append(worker.since + self._settings.task_seconds)
-            elif not worker.retired:
-                deadlines.append(worker.since + self._settings.idle_seconds)
-            else:
-                deadlines.append(worker.since + KILL_GRACE)
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()
-        limit = self._settings.task_seconds
-        with self._changed:
-            workers = list(self._workers.values())
-        for worker in workers:
-            if worker.kill_at is not None:
-                if now >= worker.kill_at:
-                    worker.killed_because = worker.killed_because or "did not end after its channel was closed"
-                    self._kill(worker, signal.SIGKILL)
-                    worker.kill_at = now + KILL_GRACE
-            elif worker.token:
-                if limit and now >= worker.since + limit:
-                    worker.killed_because = f"took longer than {limit:g} s and was killed"
-                    self._kill(worker, signal.SIGKILL)
-                    worker.kill_at = now + KILL_GRACE
-                elif now >= worker.beaten + BEAT:
-                    worker.beaten = now
-                    if not self._tasks.beat(worker.token):
-                        self._end(worker, "was ended with its run")
-            elif worker.retired:
-                if now >= worker.since + KILL_GRACE:
-                    self._end(worker, "did not end by itself")
-            elif now >= worker.since + self._settings.idle_seconds:
-                self._end(worker, "had nothing to do")
+        heartbeats: list[tuple[_Worker, str]] = []
+        with self._lock:
+            for worker in self._workers.values():
+                state = worker.state
+                match state.due(now):
+                    case Deadline.KILL:
+                        state.killed(now)
+                        self._signal(worker, signal.SIGKILL)
+                    case Deadline.TASK_LIMIT:
+                        state.time_out(now)
+                        self._signal(worker, signal.SIGKILL)
+                    case Deadline.HEARTBEAT if state.task:
+                        state.heartbeat(now)
+                        heartbeats.append((worker, state.task.token))
+                    case Deadline.EXIT_LIMIT:
+                        self._end(worker, "did not end by itself")
+                    case Deadline.IDLE_LIMIT:
+                        self._end(worker, "had nothing to do")
+        for worker, token in heartbeats:
+            if not self._tasks.heartbeat(token):
+                with self._lock:
+                    self._end(worker, "was ended with its run")
 
-    def _end(self, worker: _Worker, because: str) -> None:
-        """Have a worker end: by itself if it is idle, else by signals."""
-        if worker.kill_at is not None:
+    def _end(self, worker: _Worker, reason: str) -> None:
+        """End a worker unless it is ending: by SIGTERM if it has a task, otherwise by the end of its channel."""
+        if not worker.state.can_end:
             return
-        worker.retired = True
-        worker.killed_because = worker.killed_because or because
-        worker.kill_at = time.monotonic() + KILL_GRACE
-        if worker.token:
-            self._kill(worker, signal.SIGTERM)
+        worker.state.end(reason, time.monotonic())
+        if worker.state.task:
+            self._signal(worker, signal.SIGTERM)
         else:
-            worker.channel.shut()
+            worker.channel.end_sending()
 
-    def _kill(self, worker: _Worker, number: signal.Signals) -> None:
-        with suppress(OSError):
-            if self._zygote_channel:
-                self._zygote_channel.send({"worker": worker.number, "signal": int(number)})
+    def _signal(self, worker: _Worker, number: signal.Signals) -> None:
+        if self._zygote:
+            _send(self._zygote.channel, {"worker": worker.number, "signal": int(number)})
 
-    # The zygote
+    def _reap(self, worker: _Worker, cause: str) -> None:
+        """Settle the task of a worker whose process has ended, and forget the worker."""
+        with self._lock:
+            worker.state.exited(time.monotonic())
+        for message in worker.channel.drain():
+            self._on_message(worker, message)
+        worker.channel.close()
+        with self._lock:
+            task, end_reason = worker.state.task, worker.state.end_reason
+        if task:
+            self._settle(worker.run_id, task, end_reason or cause)
+        with self._lock:
+            del self._workers[worker.number]
+            self._changed.notify_all()
+
+    def _settle(self, run_id: int, task: TaskInHand, cause: str) -> None:
+        """Answer for a task whose worker has died."""
+        reason = f"The {APP_NAMES[self._settings.app]} process {cause}."
+        LOGGER.warning("[RUN %s] %s", run_id, reason)
+        try:
+            if task.replied:
+                self._tasks.finish(task.token, reason)
+            else:
+                self._tasks.fail(task.token, reason, task.message)
+        except Exception as error:  # for example, the run was stopped meanwhile
+            LOGGER.info("[RUN %s] The task had already ended: %s", run_id, _first_line(error))
+        self.on_task(None)
+
+    # The zygote, in the supervise thread
 
     def _spawn_zygote(self) -> None:
         ours, theirs = Channel.pair()
-        command = [sys.executable, "-P", "-m", "bouquet.executor.zygote"]
-        command += ["--channel", str(theirs.fileno()), "--parent", str(os.getpid())]
-        command += ["--preload", *self._settings.preload]
-        self._zygote = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self._restart_policy.note_start()
+        process = self._start_zygote(theirs.fileno(), self._settings.preload)
         theirs.close()
-        with self._changed:
-            self._zygote_channel = ours
+        with self._lock:
+            self._zygote = _Zygote(process, ours)
+            stopped = self._stopping.is_set()
+        if stopped:  # stop() has not seen this one
+            process.kill()
 
-    def _bury_zygote(self, deaths: int) -> None:
-        """Fail what its workers, who died with it, were working on, and start another."""
-        assert self._zygote and self._zygote_channel  # noqa: S101
-        self._zygote.kill()
-        status = self._zygote.wait()
-        log(WARNING, "The executor's zygote has died (%s): starting another", status)
-        self._on_ready(False)
-        with self._changed:
-            self._zygote_ready = False
-            self._zygote_channel.close()
-            self._zygote_channel = None
+    def _receive_from_zygote(self, zygote: _Zygote) -> None:
+        message, _ = zygote.channel.receive()
+        if message is None:
+            if not self._stopping.is_set():
+                self._replace_zygote(zygote)
+        elif "ready" in message:
+            self._failed_starts = 0
+            with self._lock:
+                zygote.ready = True
+                self._changed.notify_all()
+            self._on_ready(True)
+            LOGGER.info("Executor ready: %s", ", ".join(self._settings.preload) or "nothing preloaded")
+        elif "exited" in message:
+            with self._lock:
+                worker = self._workers.get(message["exited"])
+            if worker:
+                self._reap(worker, message.get("error") or describe_exit(message["status"], message["oom"]))
+
+    def _replace_zygote(self, zygote: _Zygote) -> None:
+        """Settle the tasks of all workers, which died with their zygote, and start another zygote after a pause."""
+        zygote.process.kill()
+        returncode = zygote.process.wait()
+        pause = self._restart_policy.next_pause()
+        with self._lock:
+            self._zygote = None
+            was_ready = zygote.ready
             workers = list(self._workers.values())
-            self._workers.clear()
+        zygote.channel.close()
+        if was_ready:
+            self._on_ready(False)
+        else:
+            self._failed_starts += 1
+        LOGGER.warning("The executor's zygote %s", describe_returncode(returncode))
         for worker in workers:
-            self._bury(worker, "died with the executor's zygote")
-        if deaths > RESPAWN_LIMIT:
-            raise RuntimeError("the executor's zygote dies again and again")
-        time.sleep(RESPAWN_PAUSE * deaths)
-        self._spawn_zygote()
+            self._reap(worker, "died with the executor's zygote")
+        if self._failed_starts > ZYGOTE_MAX_FAILED_STARTS:
+            raise RuntimeError(f"the executor's zygote ended {self._failed_starts} times before it was ready")
+        LOGGER.warning("Restarting the executor's zygote%s", f" in {pause:g} s" if pause else "")
+        if not self._stopping.wait(pause):
+            self._spawn_zygote()
 
 
-def _line(error: Exception) -> str:
+def _send(channel: Channel, message: dict[str, Any], descriptor: int | None = None) -> None:
+    """Send a message without waiting. If the process has died, the supervise thread soon learns of it."""
+    with suppress(OSError):
+        channel.send(message, descriptor, wait=False)
+
+
+def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,4 +1,4 @@
-"""What the executor asks of Linux for its processes."""
+"""What the executor uses of Linux for its processes."""
 
 import ctypes
 import os
@@ -8,11 +8,15 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _CGROUP = Path("/sys/fs/cgroup")
-_OOM_SCORE = 800  # of -1000 to 1000: the kernel takes a worker first, and Flower last
+_OOM_SCORE = 800  # from -1000 to 1000: when memory runs out, the kernel kills workers before Flower
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that comes about."""
+    """Have the kernel kill this process when its parent dies for any reason.
+
+    Args:
+        parent: The parent's process id. If it has died already, this process dies now.
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the call
         os.kill(os.getpid(), signal.SIGKILL)
@@ -24,13 +28,13 @@ def name_process(name: str) -> None:
 
 
 def volunteer_for_oom_kill() -> None:
-    """When memory runs out, have the kernel choose this process rather than Flower's."""
+    """Have the kernel kill this process rather than Flower's when memory runs out."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
 
 
 def oom_kills() -> int:
-    """How many processes of this container the kernel has killed for memory; 0 where that cannot be read."""
+    """Return how many processes of this container the kernel has killed for memory; 0 if that cannot be read."""
     with suppress(OSError, ValueError):
         for line in (_CGROUP / "memory.events").read_text().splitlines():
             name, _, count = line.partition(" ")
@@ -40,7 +44,12 @@ def oom_kills() -> int:
 
 
 def describe_exit(status: int, oom: bool) -> str:
-    """Say how a process ended, from its wait status."""
+    """Return how a process ended, to follow its name: "exited with code 1".
+
+    Args:
+        status: Its wait status, as `os.waitpid` returns it.
+        oom: Whether the kernel has killed a process of this container for memory meanwhile.
+    """
     if not os.WIFSIGNALED(status):
         return f"exited with code {os.waitstatus_to_exitcode(status)}"
     number = os.WTERMSIG(status)
@@ -50,6 +59,11 @@ def describe_exit(status: int, oom: bool) -> str:
     elif number == signal.SIGKILL:
         text += ": out of memory?"
     return text
+
+
+def describe_returncode(returncode: int) -> str:
+    """Return how a process ended, to follow its name, from its `subprocess.Popen.returncode`."""
+    return describe_exit(-returncode if returncode < 0 else returncode << 8, oom=False)
 
 
 def _prctl(option: int, argument: "int | ctypes.c_char_p") -> None:

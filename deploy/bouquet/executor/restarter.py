@@ -1,71 +1,68 @@
-"""Keep one child process running: start it, hear it, and start it anew when it dies."""
+"""Runs one child process, receives its messages, and restarts it when it ends."""
 
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from logging import WARNING
 from typing import Any
 
-from flwr.common.logger import log
-
 from bouquet.executor.channel import Channel
-from bouquet.executor.linux import describe_exit
+from bouquet.executor.linux import describe_returncode
+from bouquet.restart_policy import RestartPolicy
+from bouquet.runtime.log import LOGGER
 
-STEADY = 60.0  # seconds after which a child counts as having lived
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before the second start in a row, doubled up to the longest
-STOP_GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+STOP_GRACE_SECONDS = 3.0
+"""Time between SIGTERM and SIGKILL."""
 
 
 class Restarter:
-    """Keeps one child running, from the main thread.
+    """Keeps one child process running, from the main thread.
 
-    The child says `{"serving": true}` once it works. One that ends before the first ever did was given what cannot
-    work, and is not started again.
+    The child sends `{"serving": true}` once it works. If it ends before it has ever done so, its arguments cannot work,
+    and it is not restarted.
+
+    Args:
+        name: The child's name in log lines.
+        command: Returns the command line. Its arguments are the file descriptor of the child's end of the channel, and
+            whether this is the first start.
+        on_message: Called with each message of the child.
+        on_down: Called when the child has ended, before it is restarted.
     """
 
     def __init__(
         self,
         name: str,
         command: Callable[[int, bool], list[str]],
-        hear: Callable[[dict[str, Any]], None],
+        on_message: Callable[[dict[str, Any]], None],
         on_down: Callable[[], None],
     ) -> None:
-        """`command` makes the command line, from the child's end of the channel and whether it is the first child.
-
-        `hear` is called with each message of the child, `on_down` when it has died.
-        """
         self._name = name
         self._command = command
-        self._hear = hear
+        self._on_message = on_message
         self._on_down = on_down
+        self._policy = RestartPolicy()
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """Keep the child running until SIGTERM or SIGINT; ends with `SystemExit`."""
+        """Run the child, again and again, until SIGTERM or SIGINT.
+
+        Raises:
+            SystemExit: Always: with code 0 after a signal, with the child's code if it never served.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _leave)
-        first, served, pause = True, False, 0.0
+            signal.signal(number, _exit_on_signal)
+        first, served = True, False
         while True:
-            started = time.monotonic()
-            ours, theirs = Channel.pair()
-            self._process = subprocess.Popen(
-                self._command(theirs.fileno(), first), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
-            )
-            theirs.close()
-            first = False
-            while (message := ours.receive()[0]) is not None:
-                served = served or "serving" in message
-                self._hear(message)
-            ours.close()
-            code = self._process.wait()
+            now_served, code = self._run_once(first)
+            served = served or now_served
             if not served:
                 sys.exit(code if code > 0 else 1)
             self._on_down()
-            pause = 0.0 if time.monotonic() - started > STEADY else min(max(FIRST_PAUSE, pause * 2), LONGEST_PAUSE)
-            how = describe_exit(-code if code < 0 else code << 8, oom=False)
-            log(WARNING, "%s %s: starting it anew%s", self._name, how, f" in {pause:g} s" if pause else "")
+            first = False
+            pause = self._policy.next_pause()
+            when = f" in {pause:g} s" if pause else ""
+            LOGGER.warning("%s %s: restarting it%s", self._name, describe_returncode(code), when)
             time.sleep(pause)
 
     def stop(self) -> None:
@@ -74,13 +71,27 @@ class Restarter:
             return
         self._process.terminate()
         try:
-            self._process.wait(STOP_GRACE)
+            self._process.wait(STOP_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
+    def _run_once(self, first: bool) -> tuple[bool, int]:
+        """Run the child to its end and pass on its messages; return whether it has served, and its return code."""
+        served = False
+        ours, theirs = Channel.pair()
+        self._policy.note_start()
+        command = self._command(theirs.fileno(), first)
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        theirs.close()
+        while (message := ours.receive()[0]) is not None:
+            served = served or "serving" in message
+            self._on_message(message)
+        ours.close()
+        return served, self._process.wait()
 
-def _leave(number: int, frame: object) -> None:
-    for other in (signal.SIGTERM, signal.SIGINT):  # once is enough
+
+def _exit_on_signal(number: int, frame: object) -> None:
+    for other in (signal.SIGTERM, signal.SIGINT):  # one signal is enough
         signal.signal(other, signal.SIG_IGN)
     sys.exit(0)

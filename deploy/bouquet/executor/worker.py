@@ -13,12 +13,23 @@ from bouquet.flower.task_queue import RuntimeApi
 
 
 def work(executor: Channel, app: str, run_id: int, parent: int, api: dict[str, Any]) -> int:
-    """Serve the executor until it closes the channel. Returns the exit code."""
-    os.setpgid(0, 0)  # so that what the app starts can be ended with it
+    """Work on the executor's tasks until it closes the channel.
+
+    Args:
+        executor: The channel to the executor.
+        app: `clientapp` or `serverapp`.
+        run_id: The run whose app this process serves.
+        parent: The zygote's process id.
+        api: The fields of a `RuntimeApi`.
+
+    Returns:
+        The exit code of the process.
+    """
+    os.setpgid(0, 0)  # a process group: what the app starts can be killed with it
     die_with_parent(parent)
     volunteer_for_oom_kill()
     name_process(f"{app}-{run_id}")
-    _reseed()
+    _reseed_numpy()
     serve = _serve_serverapp if app == "serverapp" else _serve_clientapp
     return serve(executor, RuntimeApi(**api))
 
@@ -45,10 +56,10 @@ def _serve_serverapp(executor: Channel, api: RuntimeApi) -> int:
     request, _ = executor.receive()
     if request is None:
         return 0
-    # Its output goes to the run's log; what native code writes to stderr stays in the container's.
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, sys.stdout.fileno())
-    os.close(silence)
+    # Flower sends what the app prints to the run's log. Only native code's stderr goes to the container's log.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
     try:
         run_serverapp(api, request["token"])
     except SystemExit as exit_:
@@ -57,7 +68,7 @@ def _serve_serverapp(executor: Channel, api: RuntimeApi) -> int:
     return 0
 
 
-def _reseed() -> None:
-    """Give each worker random numbers of its own: forks inherit NumPy's global generator as it stands."""
+def _reseed_numpy() -> None:
+    """Give this worker its own random numbers: all forks inherit the same state of NumPy's global generator."""
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()

@@ -1,8 +1,19 @@
-"""The zygote: a process that has imported the framework, and forks a worker from itself whenever it is asked to.
+"""The zygote: a process that has imported the framework and forks a worker from itself for each request.
 
-A fork takes milliseconds and shares the imported modules' memory. It is safe as long as nothing here starts what a
-child would not inherit: the zygote opens no gRPC channel, runs no TensorFlow operation and has one Python thread
+A fork takes milliseconds and shares the memory of the imported modules. It is safe as long as the zygote starts nothing
+that a child would not inherit: it opens no gRPC channel, runs no TensorFlow operation and has one Python thread
 (docs/decisions/0003-warm-executor.md has the measurements).
+
+Messages from the executor:
+
+    {"worker": 3, "work": {...}}    fork worker 3, with its end of a channel as the file descriptor
+    {"worker": 3, "signal": 15}     send worker 3 a signal; SIGKILL goes to its process group
+
+Messages to the executor:
+
+    {"ready": 4711}                                 the modules are imported
+    {"exited": 3, "status": 256, "oom": false}      worker 3 has ended, with this wait status
+    {"exited": 3, "error": "could not be started: ..."}
 """
 
 import argparse
@@ -16,16 +27,19 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from bouquet.executor.channel import Channel
 from bouquet.executor.linux import die_with_parent, name_process, oom_kills
+from bouquet.executor.worker_state import KILL_GRACE_SECONDS
 
-_GRACE = 1.0  # seconds between SIGTERM and SIGKILL at the end
+REAP_POLL_SECONDS = 0.02
+"""Poll interval for the end of the workers when the zygote ends."""
 
 
 def main() -> None:
-    """Run the zygote: `python -m bouquet.executor.zygote`, started by `Executor`."""
+    """Run the zygote: `python -P -m bouquet.executor.zygote`, started by `Executor`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
@@ -33,38 +47,50 @@ def main() -> None:
     options = parser.parse_args()
     die_with_parent(options.parent)
     name_process("bouquet-zygote")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
-    executor = Channel.of(options.channel)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and that ends this process
+    executor = Channel.from_descriptor(options.channel)
     preload(options.preload)
     Zygote(executor).run()
 
 
 def preload(modules: list[str]) -> None:
-    """Import what workers need: their own code, and the modules named by the user as far as there are."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # too late once an app sets it
-    from bouquet.executor import worker  # noqa: F401, PLC0415 # pulls in Flower: not before the parent is watched
+    """Import the workers' own code and the given modules; report those that cannot be imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # has no effect once TensorFlow is imported
+    from bouquet.executor import worker  # noqa: F401, PLC0415  imports Flower, so only after die_with_parent()
 
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # an app may do without it
+        except Exception as error:  # an app may not need it
             print(f"bouquet: could not preload {module}: {error}", file=sys.stderr, flush=True)
     gc.collect()
-    gc.freeze()  # a collection in a child would touch, and so copy, every page
+    gc.freeze()  # a collection in a child would write to every page, and so copy it
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A worker that runs.
+
+    Attributes:
+        number: The executor's number for it.
+        oom_kills: How many processes of this container had been killed for memory when it started.
+    """
+
+    number: int
+    oom_kills: int
 
 
 class Zygote:
-    """Forks workers, reaps them, and says how they ended."""
+    """Forks workers, reaps them, and reports how they ended."""
 
     def __init__(self, executor: Channel) -> None:
         self._executor = executor
-        self._workers: dict[int, int] = {}  # process id -> the executor's number for it
-        self._wakeup, wakeup = socket.socketpair()
-        for end in (self._wakeup, wakeup):
+        self._children: dict[int, _Child] = {}  # by process id
+        self._wakeup, self._wakeup_write = socket.socketpair()
+        for end in (self._wakeup, self._wakeup_write):
             end.setblocking(False)
-        self._wakeup_write = wakeup
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # the default would not write to the wake-up socket
+        signal.set_wakeup_fd(self._wakeup_write.fileno(), warn_on_full_buffer=False)
 
     def run(self) -> None:
         """Serve the executor until it closes the channel, then end all workers."""
@@ -85,35 +111,39 @@ class Zygote:
                     if descriptor is not None:
                         self._fork(request, descriptor)
                     else:
-                        self._kill(request["worker"], request["signal"])
+                        self._send_signal(request["worker"], request["signal"])
         self._end_all()
 
     def _fork(self, request: dict[str, Any], descriptor: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        child = _Child(request["worker"], oom_kills())
         try:
             pid = os.fork()
         except OSError as error:
             os.close(descriptor)
-            self._executor.send({"exited": request["worker"], "error": f"could not be started: {error}"})
+            self._executor.send({"exited": child.number, "error": f"could not be started: {error}"})
             return
         if pid:
             os.close(descriptor)
-            self._workers[pid] = request["worker"]
-            return
+            self._children[pid] = child
+        else:
+            self._become_worker(request["work"], descriptor)
+
+    def _become_worker(self, work_arguments: dict[str, Any], descriptor: int) -> None:
+        """In the forked process: work, then exit. Never returns."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self._executor.close()
             self._wakeup.close()
             self._wakeup_write.close()
             from bouquet.executor.worker import work  # noqa: PLC0415
 
-            code = work(Channel.of(descriptor), **request["work"])
-        except BaseException:  # whatever it is, this is not the zygote's stack any more
+            code = work(Channel.from_descriptor(descriptor), **work_arguments)
+        except BaseException:  # SystemExit too: nothing may return into the zygote's loop
             traceback.print_exc()
         finally:
             with suppress(Exception):
@@ -129,33 +159,37 @@ class Zygote:
                 return
             if not pid:
                 return
-            if (worker := self._workers.pop(pid, None)) is not None:
-                with suppress(OSError):
-                    os.killpg(pid, signal.SIGKILL)  # what the app started and left behind
-                self._executor.send({"exited": worker, "status": status, "oom_kills": oom_kills()})
+            if (child := self._children.pop(pid, None)) is not None:
+                _kill_group(pid)
+                oom = oom_kills() > child.oom_kills
+                self._executor.send({"exited": child.number, "status": status, "oom": oom})
 
-    def _kill(self, worker: int, number: int) -> None:
-        for pid, known in self._workers.items():
-            if known == worker:
+    def _send_signal(self, number: int, signal_number: int) -> None:
+        for pid, child in self._children.items():
+            if child.number == number:
                 with suppress(OSError):
-                    (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
+                    (os.killpg if signal_number == signal.SIGKILL else os.kill)(pid, signal_number)
 
     def _end_all(self) -> None:
-        for pid in self._workers:
+        for pid in self._children:
             with suppress(OSError):
                 os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE
-        while self._workers and time.monotonic() < deadline:
+        deadline = time.monotonic() + KILL_GRACE_SECONDS
+        while self._children and time.monotonic() < deadline:
             with suppress(ChildProcessError):
                 pid, _ = os.waitpid(-1, os.WNOHANG)
-                if self._workers.pop(pid, None) is not None:
-                    with suppress(OSError):
-                        os.killpg(pid, signal.SIGKILL)
+                if self._children.pop(pid, None) is not None:
+                    _kill_group(pid)
                     continue
-            time.sleep(0.02)
-        for pid in self._workers:
-            with suppress(OSError):
-                os.killpg(pid, signal.SIGKILL)
+            time.sleep(REAP_POLL_SECONDS)
+        for pid in self._children:
+            _kill_group(pid)
+
+
+def _kill_group(pid: int) -> None:
+    """Kill what a worker's app has started, and the worker if it is still there."""
+    with suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

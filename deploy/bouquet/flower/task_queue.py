@@ -99,7 +99,7 @@ class TaskQueue:
                 raise
             return None
 
-    def beat(self, token: str) -> bool:
+    def heartbeat(self, token: str) -> bool:
         """Tell the server that the task is being worked on; False if it has been ended meanwhile."""
         try:
             request = runtime_pb2.SendTaskHeartbeatRequest()

@@ -1,4 +1,4 @@
-"""Health of a SuperLink or SuperNode: ready to serve while both Flower and the executor are."""
+"""Health of a SuperLink or SuperNode: ready while both Flower and the executor are up."""
 
 import threading
 
@@ -6,7 +6,7 @@ from bouquet.contract.readiness import Readiness
 
 
 class Health:
-    """Declares readiness while Flower and the executor are both up, and withdraws it otherwise."""
+    """Declares readiness while Flower and the executor are both up, and withdraws it otherwise. Thread-safe."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
@@ -14,7 +14,7 @@ class Health:
         self._up = {"flower": False, "executor": False}
 
     def set_flower(self, up: bool) -> None:
-        """Set whether the SuperLink serves, or counts this SuperNode as online."""
+        """Set whether Flower is up: the SuperLink serves, or the SuperLink counts this SuperNode as online."""
         self._set("flower", up)
 
     def set_executor(self, up: bool) -> None:

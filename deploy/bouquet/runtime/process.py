@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def exec_module(module: str, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by `python -m <module> <arguments>`, which keeps its pid and its locks.
+    """Replace this process by `python -P -m <module> <arguments>`, which keeps its process id and its file locks.
 
     `-P` keeps the current directory off the module search path: an app may have a package of any name.
     """

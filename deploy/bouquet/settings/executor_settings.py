@@ -14,13 +14,13 @@ class ExecutorSettings:
     """How an executor runs apps.
 
     Attributes:
-        app: What it runs.
+        app: What it runs: ClientApps or ServerApps.
         kind: `warm`: one process per run, forked from a process that has imported the framework
             (`bouquet.executor`). `stock`: Flower's own executor, one process per message.
         preload: Modules that the zygote imports before any run starts.
-        workers: Processes at a time. A run keeps its process, so two let two runs alternate.
-        idle_seconds: Seconds after which a process that waits for its run's next message ends.
-        task_seconds: Seconds that one task may take; None for no limit.
+        workers: Largest number of processes at a time. A run keeps its process, so two runs can alternate on two.
+        idle_seconds: How long a process waits for its run's next message before it ends.
+        task_seconds: How long one task may take; None for no limit.
     """
 
     app: App
@@ -32,7 +32,11 @@ class ExecutorSettings:
 
     @classmethod
     def read(cls, app: App, environment: Environment = os.environ) -> Self:
-        """Read the settings; raise `SettingError` where one is impossible."""
+        """Return the settings from environment variables.
+
+        Raises:
+            SettingError: A value is impossible.
+        """
         return cls(
             app=app,
             kind=choice(environment, "EXECUTOR", ("warm", "stock")),
@@ -44,5 +48,5 @@ class ExecutorSettings:
 
 
 def executor_workers(environment: Environment) -> int:
-    """Return how many processes an executor may have at a time; they share a node's GPU memory."""
+    """Return the largest number of processes of one executor; they share the node's GPU memory."""
     return whole_number(environment, "EXECUTOR_WORKERS", 2, 1, 64)

@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     die_with_parent(options.parent)
     name_process("flower-superlink")
-    parent = Channel.of(options.channel)
+    parent = Channel.from_descriptor(options.channel)
 
     def report(message: dict[str, Any]) -> None:
         with suppress(OSError):  # the parent is ending, and so is this process

@@ -1,10 +1,10 @@
-"""Who failed at the SuperLink's TLS, and why: a line for each in its log.
+"""Logs each client that fails the SuperLink's TLS handshake, and why.
 
-gRPC turns such a client away before Python hears of it, and tells only its own log, on stderr, among much else. So
-what the SuperLink writes to stderr passes through a process of its own that keeps what is not gRPC's, and makes one
-line of a handshake that failed. A process and not a thread: what a dying SuperLink says last must come through.
+gRPC rejects such a client before Python code runs, and reports it only in its debug log on stderr, among much else. So
+the SuperLink's stderr passes through a filter process, which drops gRPC's debug log and writes one line for each failed
+handshake. It is a process and not a thread, because the last lines of a SuperLink that dies must get through.
 
-    W bouquet: refused ipv4:172.20.0.5:51234: no TLS: it spoke plain text, or another protocol
+    bouquet: refused ipv4:172.20.0.5:51234: no TLS: it spoke plain text, or another protocol
 """
 
 import os
@@ -12,46 +12,50 @@ import re
 import sys
 
 TRACE = {"GRPC_VERBOSITY": "info", "GRPC_TRACE": "handshaker"}
-"""gRPC's words for: say of each handshake how it ended and with whom."""
+"""Environment variables that make gRPC log the peer and the result of each handshake."""
 
 GRPC_LINE = re.compile(rb"[IWE]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ([\w.]+):\d+\] (.*)", re.DOTALL)
-CHATTER = {b"handshaker.cc", b"channel_trace.h", b"ssl_transport_security.cc", b"log.cc"}
+DEBUG_SOURCES = {b"handshaker.cc", b"channel_trace.h", b"ssl_transport_security.cc", b"log.cc"}
+"""Files of gRPC that write the debug log."""
 STEP = re.compile(rb"CallNextHandshakerLocked: error=(.*?)(?: shutdown=| *$)", re.DOTALL)
-REST = re.compile(rb"=== Source Location Trace|src/core/| shutdown=|\s*$")
-"""Lines that belong to the gRPC line before them."""
+CONTINUATION = re.compile(rb"=== Source Location Trace|src/core/| shutdown=|\s*$")
+"""A line that belongs to the gRPC line before it."""
 PEER = re.compile(rb"grpc\.internal\.endpoint_peer_address=([^,}\s]+)")
 
+NO_TLS = "no TLS: it spoke plain text, or another protocol"
+UNTRUSTED = "it does not trust this SuperLink's certificate: it has another CA, or an old one"
 REASONS = (
-    (b"WRONG_VERSION_NUMBER", "no TLS: it spoke plain text, or another protocol"),
-    (b"HTTP_REQUEST", "no TLS: it spoke plain text, or another protocol"),
-    (b"UNKNOWN_CA", "it does not trust this SuperLink's certificate: it has a CA of its own, or an old one"),
-    (b"CERTIFICATE_UNKNOWN", "it does not trust this SuperLink's certificate: it has a CA of its own, or an old one"),
-    (b"BAD_CERTIFICATE", "it does not trust this SuperLink's certificate: it has a CA of its own, or an old one"),
+    (b"WRONG_VERSION_NUMBER", NO_TLS),
+    (b"HTTP_REQUEST", NO_TLS),
+    (b"UNKNOWN_CA", UNTRUSTED),
+    (b"CERTIFICATE_UNKNOWN", UNTRUSTED),
+    (b"BAD_CERTIFICATE", UNTRUSTED),
     (b"UNSUPPORTED_PROTOCOL", "its TLS is older than 1.2"),
-    (b"Socket closed", "it left during the TLS handshake, as who does not trust this SuperLink's certificate does"),
+    (b"Socket closed", "it left during the TLS handshake: it probably does not trust this SuperLink's certificate"),
 )
+"""What gRPC's error contains, and what that means."""
 
 
-class Translator:
-    """Turns lines of a SuperLink's stderr into what is worth keeping of them."""
+class LogFilter:
+    """Filters the lines of a SuperLink's stderr."""
 
     def __init__(self) -> None:
-        self._error: bytes | None = None  # of a handshake whose peer is in the line to come
-        self._chatter = False  # the line before was gRPC's
+        self._error: bytes | None = None  # of a failed handshake whose peer is in a later line
+        self._dropping = False  # whether the previous line was dropped
 
     def __call__(self, line: bytes) -> bytes:
-        """Return what to write for a line; nothing for gRPC's chatter."""
+        """Return what to write for a line; nothing for a line of gRPC's debug log."""
         match = GRPC_LINE.match(line)
         if match is None:
             if self._error is not None and (peer := PEER.search(line)):
                 return self._refused(peer)
-            self._chatter = self._chatter and REST.match(line) is not None
-            return b"" if self._chatter else line
+            self._dropping = self._dropping and CONTINUATION.match(line) is not None
+            return b"" if self._dropping else line
         source, text = match.groups()
-        if source not in CHATTER:
-            self._chatter = line[:1] == b"I"
-            return b"" if self._chatter else line
-        self._chatter = True
+        if source not in DEBUG_SOURCES:
+            self._dropping = line[:1] == b"I"
+            return b"" if self._dropping else line
+        self._dropping = True
         self._error = None
         step = STEP.match(text)
         if source == b"handshaker.cc" and step and not step[1].startswith(b"OK"):
@@ -62,12 +66,13 @@ class Translator:
 
     def _refused(self, peer: re.Match[bytes]) -> bytes:
         error, self._error = self._error or b"", None
-        why = next((reason for mark, reason in REASONS if mark in error), error.decode(errors="replace").strip())
-        return f"bouquet: refused {peer[1].decode(errors='replace')}: {why}\n".encode()
+        text = error.decode(errors="replace").strip()
+        reason = next((reason for mark, reason in REASONS if mark in error), text)
+        return f"bouquet: refused {peer[1].decode(errors='replace')}: {reason}\n".encode()
 
 
 def start() -> None:
-    """From now on, and through `exec`, pass this process's stderr through a `Translator`."""
+    """Pass this process's stderr through a `LogFilter` from now on. It stays so after `exec`."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.dup2(reading, 0)
@@ -81,11 +86,11 @@ def start() -> None:
 
 
 def main() -> None:
-    """Translate stdin to stderr until whoever writes has ended."""
-    translate = Translator()
+    """Filter stdin to stderr until all processes that write have ended."""
+    log_filter = LogFilter()
     with open(0, "rb") as lines:
         for line in lines:
-            if kept := translate(line):
+            if kept := log_filter(line):
                 os.write(2, kept)
 
 

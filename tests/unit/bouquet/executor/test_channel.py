@@ -1,5 +1,7 @@
 import os
 
+import pytest
+
 from bouquet.executor.channel import Channel
 
 
@@ -32,13 +34,36 @@ def test_the_end_of_the_other_side_is_seen_after_what_it_said() -> None:
     ours, theirs = Channel.pair()
     ours.send({"last": "words"})
     ours.close()
-    assert theirs.waiting() == [{"last": "words"}]
+    assert theirs.drain() == [{"last": "words"}]
     assert theirs.receive() == (None, None)
 
 
 def test_shutting_lets_the_other_side_finish() -> None:
     ours, theirs = Channel.pair()
-    ours.shut()
+    ours.end_sending()
     assert theirs.receive() == (None, None)
     theirs.send({"done": True})
     assert ours.receive() == ({"done": True}, None)
+
+
+def test_draining_an_open_channel_returns_what_has_arrived_and_does_not_wait() -> None:
+    ours, theirs = Channel.pair()
+    assert theirs.drain() == []
+    ours.send({"a": 1})
+    ours.send({"b": 2})
+    assert theirs.drain() == [{"a": 1}, {"b": 2}]
+
+
+def test_a_send_that_must_not_wait_fails_when_the_other_side_does_not_read() -> None:
+    ours, theirs = Channel.pair()
+    with pytest.raises(BlockingIOError):
+        for _ in range(100_000):
+            ours.send({"packet": "x" * 1000}, wait=False)
+    assert theirs.receive()[0] is not None
+
+
+def test_a_send_to_a_side_that_is_closed_fails() -> None:
+    ours, theirs = Channel.pair()
+    theirs.close()
+    with pytest.raises(OSError, match="Broken pipe"):
+        ours.send({})

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bouquet.executor.linux import describe_exit, name_process, volunteer_for_oom_kill
-
-PROJECT = Path(__file__).parents[4]
+from bouquet.executor.linux import describe_exit, describe_returncode, name_process, volunteer_for_oom_kill
 
 
 def wait_status(code: str) -> int:
-    child = subprocess.Popen([sys.executable, "-c", code])
+    child = subprocess.Popen([sys.executable, "-P", "-c", code])
     return os.waitpid(child.pid, 0)[1]
 
 
@@ -34,13 +32,24 @@ def test_an_exit_is_described_by_its_cause(code: str, oom: bool, text: str) -> N
     assert describe_exit(wait_status(code), oom) == text
 
 
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("raise SystemExit(3)", "exited with code 3"),
+        ("import os; os.kill(os.getpid(), 15)", "was killed by signal 15 (SIGTERM)"),
+    ],
+)
+def test_a_return_code_is_described_like_a_wait_status(code: str, text: str) -> None:
+    assert describe_returncode(subprocess.run([sys.executable, "-P", "-c", code]).returncode) == text
+
+
 def test_a_process_dies_with_its_parent_however_that_dies(tmp_path: Path) -> None:
     child = (
         "import os, time; from bouquet.executor.linux import die_with_parent; die_with_parent(os.getppid());"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     )
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    process = subprocess.Popen([sys.executable, "-c", parent], cwd=PROJECT)
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-P', '-c', {child!r}])"
+    process = subprocess.Popen([sys.executable, "-P", "-c", parent])
     deadline = time.monotonic() + 20
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""What the SuperLink's log says of a client that fails at TLS, with gRPC's own server and clients."""
+"""What the SuperLink's log says about a client that fails at TLS, with gRPC's own server and clients."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
 from bouquet.oneshot.certificates import ensure
 from bouquet.settings.oneshot import CertificateSettings
-from bouquet.superlink.handshake_log import Translator
+from bouquet.superlink.handshake_log import LogFilter
 
 SERVE = """
 import os, sys, time
@@ -48,7 +48,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[str]", Path]
     log = tmp_path / "log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(certificates(tmp_path / "ours"))],
+            [sys.executable, "-P", "-c", SERVE, str(certificates(tmp_path / "ours"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -70,7 +70,7 @@ def call(channel: grpc.Channel) -> grpc.StatusCode:
     return code
 
 
-def test_who_fails_at_tls_is_named_with_the_reason_and_nothing_else_is_lost(
+def test_a_client_that_fails_at_tls_is_named_with_the_reason_and_nothing_else_is_lost(
     served: tuple[str, "subprocess.Popen[str]", Path], tmp_path: Path
 ) -> None:
     address, server, log = served
@@ -89,29 +89,29 @@ def test_who_fails_at_tls_is_named_with_the_reason_and_nothing_else_is_lost(
     kinds = [re.sub(r"127\.0\.0\.1:\d+", "PEER", line) for line in refusals]
     assert set(kinds) == {
         "bouquet: refused ipv4:PEER: no TLS: it spoke plain text, or another protocol",
-        "bouquet: refused ipv4:PEER: it left during the TLS handshake, as who does not trust this SuperLink's "
-        "certificate does",
+        "bouquet: refused ipv4:PEER: it left during the TLS handshake: it probably does not trust this SuperLink's "
+        "certificate",
     }
 
 
 def test_warnings_of_grpc_and_whole_tracebacks_pass() -> None:
-    translate = Translator()
+    log_filter = LogFilter()
     for line in (
         b"W1125 18:50:36.968929   27507 server.cc:102] out of descriptors\n",
         b"Traceback (most recent call last):\n",
         b"\n",
         b"  src/core/ is no reason to drop a line by itself\n",
     ):
-        assert translate(line) == line
+        assert log_filter(line) == line
 
 
-def test_chatter_is_dropped_with_the_lines_that_belong_to_it() -> None:
-    translate = Translator()
+def test_the_debug_log_is_dropped_with_the_lines_that_belong_to_it() -> None:
+    log_filter = LogFilter()
     for line in (
         b"I1125 18:50:46.634572   27723 handshaker.cc:155] CallNextHandshakerLocked: error=OK shutdown=false index=0\n",
         b"=== Source Location Trace: === \n",
         b"src/core/util/status_helper.cc:68\n",
         b"\n",
     ):
-        assert translate(line) == b""
-    assert translate(b"\x1b[92mINFO \x1b[0m:      hello\n") != b""
+        assert log_filter(line) == b""
+    assert log_filter(b"\x1b[92mINFO \x1b[0m:      hello\n") != b""
