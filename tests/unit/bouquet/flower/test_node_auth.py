@@ -12,7 +12,7 @@ from bouquet.flower.node_auth import NodeAuthInterceptor, is_signed
 from flwr.common.constant import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes, sign_message
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes, sign_message, verify_signature
 
 PULL = "/flwr.proto.Fleet/PullMessages"
 NODE_ID = 7
@@ -82,11 +82,10 @@ def forget_signatures() -> Iterator[None]:
 
 def test_a_signature_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
     verified: list[bytes] = []
-    verify = node_auth.verify_signature
 
     def count(key: Any, message: bytes, signature: bytes) -> bool:
         verified.append(message)
-        return verify(key, message, signature)
+        return verify_signature(key, message, signature)
 
     monkeypatch.setattr(node_auth, "verify_signature", count)
     node = Signer()
