@@ -18,6 +18,7 @@ import pytest
 from bouquet.flower import control_servicer, fleet_servicer, superlink_main, superlink_runtime
 from bouquet.flower.link_state import LinkState
 from bouquet.flower.message_state import MessageState
+from bouquet.flower.messages import METADATA_FIELDS
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.corestate.in_memory_corestate import InMemoryCoreState
@@ -261,24 +262,6 @@ def test_a_function_that_we_mirror_is_the_one_we_mirrored(function: str, digest:
         ),
         (f"{NODE_AUTH}._unary_unary_rpc_terminator", ["message", "code"], "node_auth.py: NodeAuthInterceptor"),
         ("flwr.app.message.make_message", ["metadata", "content", "error"], "messages.py: with_message_id"),
-        (
-            "flwr.app.Metadata.__init__",
-            [
-                "self",
-                "run_id",
-                "message_id",
-                "src_node_id",
-                "dst_node_id",
-                "reply_to_message_id",
-                "group_id",
-                "created_at",
-                "ttl",
-                "message_type",
-                "src_task_id",
-                "dst_task_id",
-            ],
-            "messages.py: with_message_id",
-        ),
         (f"{OBJECTS}.preregister", ["self", "run_id", "object_tree"], "object_files.py: ObjectFiles"),
         (f"{OBJECTS}.put", ["self", "object_id", "object_content"], "object_files.py: ObjectFiles"),
         (f"{OBJECTS}.get", ["self", "object_id"], "object_files.py: ObjectFiles"),
@@ -368,7 +351,7 @@ def test_a_protocol_message_has_the_fields_we_use(message: str, fields: set[str]
 def test_messages_have_no_metadata_that_we_leave_out() -> None:
     has = set(find("flwr.proto.message_pb2.Metadata").DESCRIPTOR.fields_by_name)
     known = set(inspect.signature(find("flwr.app.Metadata")).parameters)
-    assert has == known, "a message's metadata has changed: fix messages.py: with_message_id"
+    assert has == known == set(METADATA_FIELDS), "a message's metadata has changed: fix messages.py: METADATA_FIELDS"
 
 
 @pytest.mark.parametrize(
