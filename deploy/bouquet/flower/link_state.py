@@ -1,71 +1,33 @@
-"""A SuperLink whose messages stay in memory while all that must outlive its container is in its database.
+"""The SuperLink's state: runs and nodes in a database, messages in memory.
 
-With `--database`, Flower writes every message and every object of it to SQLite, through some 165 statements for one
-round trip of a message that asks for nothing: 0.2 s of CPU, four times all the rest. What that buys is messages
-that outlive the container; but the ServerApp that waits for them is a process of the same container and does not.
-So nodes, runs, their logs, contexts and FABs go to the database, messages and objects do not.
-
-They do outlive the SuperLink's process, as the ServerApp does: copies of messages, and the objects themselves, are
-files of a spool (docs/decisions/0010-superlink-restarted-in-place.md).
+Nodes, runs, their logs, contexts and apps outlive the container in the database. Messages and objects outlive only the
+SuperLink's process, in files (`MessageState`, `ObjectFiles`).
 """
 
-import json
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Hashable
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 from flwr.app import Message
 from flwr.common.constant import Status, SubStatus
-from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.task_pb2 import Task
-from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.supercore.corestate.in_memory_corestate import InMemoryCoreState
-from flwr.supercore.inflatable.inflatable_object import get_object_id, iterate_object_tree
-from flwr.supercore.object_store import ObjectStore
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.run import Run, RunStatus
 from flwr.superlink.federation import FederationManager
 
 from bouquet.flower.message_files import MessageFiles
-from bouquet.flower.replacements import replace
+from bouquet.flower.message_state import MessageState
+from bouquet.flower.object_files import ObjectFiles, ObjectFilesFactory
 
-MOST_GIVEN = 3  # times that a message is given again
-FRESH = 1.0  # seconds for which an answer of the database holds, unless it is changed through here before
-
-# Methods of Flower's in-memory state, which ask no more of it than `LinkState` sets up below.
-MESSAGES = (
-    "store_message_ins",
-    "store_message_res",
-    "store_message_and_object_tree",
-    "get_message_ins",
-    "get_message_res",
-    "get_message_ids_from_run_id",
-    "delete_messages",
-    "num_message_ins",
-    "num_message_res",
-    "_check_stored_messages",
-    "_on_push_session_expired",
-)
-OBJECTS = (
-    "start_session",
-    "delete_sessions_in_run",
-    "preregister_object_tree",
-    "store_object",
-    "get_object",
-    "_cleanup_push_session",
-)
-
-_FLOWER: Any = InMemoryLinkState
+FRESH_SECONDS = 1.0  # an answer of the database is valid for so long, unless this process changes it earlier
 
 
-class Memo:
-    """Answers that hold for a while."""
+class AnswerCache:
+    """Answers of the database that are valid for `FRESH_SECONDS`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,7 +35,7 @@ class Memo:
         self._generation = 0
 
     def get(self, key: Hashable, ask: Callable[[], Any]) -> Any:
-        """Return the answer under `key`, asked for anew unless it is fresh. None is not kept."""
+        """Return the valid answer for `key`, or ask for a new one. None is never kept."""
         now = time.monotonic()
         with self._lock:
             generation = self._generation
@@ -83,294 +45,204 @@ class Memo:
         answer = ask()
         with self._lock:
             if answer is not None and generation == self._generation:
-                self._answers[key] = (now + FRESH, answer)
+                self._answers[key] = (now + FRESH_SECONDS, answer)
         return answer
 
     def clear(self) -> None:
-        """Forget all answers, and those that are being asked for."""
+        """Forget all answers, and do not keep those that are being asked for."""
         with self._lock:
             self._answers.clear()
             self._generation += 1
 
 
-class Runs:
-    """Runs by id, as far as messages need them."""
-
-    def __init__(self, find: Callable[[int], Run | None]) -> None:
-        self._find = find
-        self._found: dict[int, SimpleNamespace] = {}
-
-    def __contains__(self, run_id: int) -> bool:
-        if run_id not in self._found and (run := self._find(run_id)):
-            self._found[run_id] = SimpleNamespace(run=run)  # what messages need of it never changes
-        return run_id in self._found
-
-    def __getitem__(self, run_id: int) -> SimpleNamespace:
-        if run_id not in self:
-            raise KeyError(run_id)
-        return self._found[run_id]
-
-
 class LinkState(SqlLinkState):
-    """Flower's database state with messages and objects in memory, and its frequent questions answered from there.
+    """Flower's database state, which passes messages and objects on to a `MessageState` and caches frequent answers.
 
-    In the spool, `message/<id>` is a message or a reply without its content, and `delivered/<id>` says that a node
-    has been given the message. A reply that the ServerApp was given stays there, and its message with it, until the
-    ServerApp has confirmed it: one that a SuperLink took to its grave is given again.
+    Attributes:
+        messages: The messages and their objects.
     """
 
-    spool: ClassVar[MessageFiles]
-
-    def __init__(self, database_path: str, federation_manager: FederationManager, object_store: ObjectStore) -> None:
-        super().__init__(database_path, federation_manager, object_store)
-        self.lock = threading.RLock()
-        self.message_ins_store: dict[str, Any] = {}
-        self.message_res_store: dict[str, Any] = {}
-        self.message_ins_id_to_message_res_id: dict[str, str] = {}
-        self._object_push_sessions: dict[str, Any] = {}
-        self._object_push_session_by_root: dict[str, str] = {}
-        self._lock_object_push_sessions = threading.RLock()
-        self.run_ids = Runs(self._find_run)
-        self._tasks_memo, self._nodes_memo = Memo(), Memo()
+    def __init__(
+        self, database_path: str, federation_manager: FederationManager, objects: ObjectFiles, files: MessageFiles
+    ) -> None:
+        # Both register with the federation manager, which asks for runs and nodes: the database must be the last.
+        self.messages = MessageState(self, federation_manager, objects, files)
+        super().__init__(database_path, federation_manager, objects)
+        self._task_answers, self._node_answers = AnswerCache(), AnswerCache()
         self._traffic: dict[int, tuple[int, int]] = {}
         self._traffic_due = 0.0
         self._traffic_lock = threading.Lock()
-        self._cleaned = 0.0
-        self._given: Counter[str] = Counter()  # how often a message was given again
-        self._answered: dict[str, str] = {}  # reply that was given to the ServerApp, not confirmed yet -> its message
-        if isinstance(object_store, Objects):
-            object_store.on_root_deleted = self._root_deleted
+        self._tokens_cleaned = 0.0
 
     def initialize(self, *args: Any, **options: Any) -> Any:
-        """Open the database, and take up what the spool holds."""
+        """Open the database, and read the messages that an earlier process has left."""
         result = super().initialize(*args, **options)
-        self._restore()
+        self.messages.restore()
         return result
 
-    def _find_run(self, run_id: int) -> Run | None:
+    def fail_running_tasks(self, reason: str) -> None:
+        """End the tasks whose processes ended with the previous container."""
+        for task in self.get_tasks(statuses=[Status.RUNNING]):
+            self.finish_task(task.task_id, SubStatus.FAILED, reason)
+
+    # What messages need to know
+
+    def find_run(self, run_id: int) -> Run | None:
+        """Return a run, or None if there is no such run."""
         runs = self.get_run_info(run_ids=[run_id])
         return runs[0] if runs else None
 
-    @property
-    def nodes(self) -> dict[int, Any]:
-        """All nodes by id."""
-        return dict(self._nodes_memo.get("nodes", lambda: {node.node_id: node for node in self.get_node_info()}))
+    def is_finished(self, run_id: int) -> bool:
+        """Return whether a run has ended."""
+        return bool(self.get_run_status({run_id})[run_id].status == Status.FINISHED)
 
-    def _is_finished_run(self, run_id: int) -> bool:
-        return bool(self.get_run_status({run_id})[run_id].status == "finished")
+    def nodes_by_id(self) -> Mapping[int, NodeInfo]:
+        """Return all nodes; valid for `FRESH_SECONDS`, or until a node changes."""
+        nodes: Mapping[int, NodeInfo] = self._node_answers.get(
+            "nodes", lambda: {node.node_id: node for node in self.get_node_info()}
+        )
+        return nodes
 
-    # Questions asked with every call
+    # Flower asks these questions with every call
 
     def get_run_status(self, run_ids: set[int]) -> dict[int, RunStatus]:
-        """As Flower's; fresh for a second, or until a task of any run changes its status."""
+        """Return the status of runs; valid for `FRESH_SECONDS`, or until a task changes its status."""
         ask = super().get_run_status
-        return dict(self._tasks_memo.get(frozenset(run_ids), lambda: ask(run_ids)))
+        return dict(self._task_answers.get(frozenset(run_ids), lambda: ask(run_ids)))
 
     def get_task_by_token(self, token: str) -> Task | None:
-        """As Flower's; fresh for a second, or until a task changes its status."""
+        """Return the task that a token belongs to; valid for `FRESH_SECONDS`, or until a task changes its status."""
         ask = super().get_task_by_token
-        task: Task | None = self._tasks_memo.get(token, lambda: ask(token))
+        task: Task | None = self._task_answers.get(token, lambda: ask(token))
         return task
 
     def get_node_id_by_public_key(self, public_key: bytes) -> int | None:
-        """As Flower's; fresh for a second, or until a node comes or goes."""
+        """Return the node that has a key; valid for `FRESH_SECONDS`, or until a node changes."""
         ask = super().get_node_id_by_public_key
-        node_id: int | None = self._nodes_memo.get(public_key, lambda: ask(public_key))
+        node_id: int | None = self._node_answers.get(public_key, lambda: ask(public_key))
         return node_id
 
     def _cleanup_expired_task_tokens(self) -> None:
-        if time.monotonic() - self._cleaned > FRESH:
-            self._cleaned = time.monotonic()
-            self._tasks_memo.clear()
+        """Fail the tasks without heartbeats. Flower does so in every query of tasks; here at most once a second."""
+        if time.monotonic() - self._tokens_cleaned > FRESH_SECONDS:
+            self._tokens_cleaned = time.monotonic()
+            self._task_answers.clear()
             super()._cleanup_expired_task_tokens()
 
-    # What changes the answers
+    # Flower's methods that change those answers
 
     def claim_task(self, task_id: int) -> str | None:
-        """As Flower's."""
+        """Give a pending task to an executor, and return the token for it; None if it is not pending."""
         token = super().claim_task(task_id)
-        self._tasks_memo.clear()
+        self._task_answers.clear()
         return token
 
     def activate_task(self, task_id: int) -> bool:
-        """As Flower's."""
+        """Mark a claimed task as running."""
         activated = super().activate_task(task_id)
-        self._tasks_memo.clear()
+        self._task_answers.clear()
         return activated
 
     def finish_task(self, task_id: int, sub_status: str, details: str) -> bool:
-        """As Flower's."""
+        """Mark a task as finished, and write the traffic of its run."""
         finished = super().finish_task(task_id, sub_status, details)
-        self._tasks_memo.clear()
+        self._task_answers.clear()
         self._write_traffic()
         return finished
 
     def create_node(self, owner_aid: str, owner_name: str, public_key: bytes, heartbeat_interval: float) -> int:
-        """As Flower's."""
+        """Enrol a node by its key, and return its id."""
         node_id = super().create_node(owner_aid, owner_name, public_key, heartbeat_interval)
-        self._nodes_memo.clear()
+        self._node_answers.clear()
         return node_id
 
     def delete_node(self, owner_aid: str, node_id: int) -> None:
-        """As Flower's."""
+        """Remove a node."""
         super().delete_node(owner_aid, node_id)
-        self._nodes_memo.clear()
+        self._node_answers.clear()
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
-        """As Flower's."""
+        """Mark a node as online."""
         activated = super().activate_node(node_id, heartbeat_interval)
-        self._nodes_memo.clear()
+        self._node_answers.clear()
         return activated
 
     def deactivate_node(self, node_id: int) -> bool:
-        """As Flower's."""
+        """Mark a node as offline, and return whether it was online."""
         deactivated = super().deactivate_node(node_id)
-        self._nodes_memo.clear()
+        self._node_answers.clear()
         return deactivated
 
-    # Messages: Flower's in-memory state, and a copy in the spool
+    # Messages and objects. The database's methods for them are never called.
 
     def store_message_ins(self, message: Message) -> str | None:
-        """As Flower's."""
-        return self._store(message, _FLOWER.store_message_ins)
+        """Store a message from the ServerApp; see `MessageState`."""
+        return self.messages.store_message_ins(message)
 
     def store_message_res(self, message: Message) -> str | None:
-        """As Flower's."""
-        return self._store(message, _FLOWER.store_message_res)
+        """Store a reply; see `MessageState`."""
+        return self.messages.store_message_res(message)
 
-    def _store(self, message: Message, store: Callable[[Any, Message], str | None]) -> str | None:
-        with self.lock:
-            known = len(self.message_ins_store) + len(self.message_res_store)
-            message_id = store(self, message)
-            if message_id is not None and len(self.message_ins_store) + len(self.message_res_store) != known:
-                self.spool.write("message", message_id, message_to_proto(message).SerializeToString())
-        return message_id
+    def store_message_and_object_tree(
+        self, message: Message, object_tree: ObjectTree, session_id: str
+    ) -> tuple[bool, list[str]]:
+        """Store a message or a reply, and return whether it is valid and which of its objects are missing."""
+        return self.messages.store_message_and_object_tree(message, object_tree, session_id)
 
     def get_message_ins(self, node_id: int, limit: int | None) -> list[Message]:
-        """As Flower's."""
-        messages: list[Message] = _FLOWER.get_message_ins(self, node_id, limit)
-        for message in messages:
-            self.spool.write("delivered", message.metadata.message_id, b"")
-        return messages
+        """Deliver messages to a node; see `MessageState`."""
+        return self.messages.get_message_ins(node_id, limit)
+
+    def get_message_res(self, message_ids: set[str]) -> list[Message]:
+        """Deliver the replies to messages to the ServerApp, with an error for each that will get no reply."""
+        return self.messages.get_message_res(message_ids)
+
+    def get_message_ids_from_run_id(self, run_id: int) -> set[str]:
+        """Return the ids of a run's messages, without replies."""
+        return self.messages.get_message_ids_from_run_id(run_id)
 
     def delete_messages(self, message_ins_ids: set[str]) -> None:
-        """As Flower's."""
-        with self.lock:
-            for message_id in message_ins_ids:
-                self._given.pop(message_id, None)
-                reply_id = self.message_ins_id_to_message_res_id.get(message_id)
-                if reply_id is not None and reply_id in self.object_store:
-                    self._answered[reply_id] = message_id
-                else:
-                    self._remove(message_id, reply_id)
-            _FLOWER.delete_messages(self, message_ins_ids)
+        """Delete messages and their replies; see `MessageState`."""
+        self.messages.delete_messages(message_ins_ids)
+
+    def num_message_ins(self) -> int:
+        """Return the number of messages, without replies."""
+        return self.messages.num_message_ins()
+
+    def num_message_res(self) -> int:
+        """Return the number of replies."""
+        return self.messages.num_message_res()
+
+    def start_session(self, run_id: int) -> str:
+        """Start a push session, and return its id."""
+        return self.messages.start_session(run_id)
+
+    def delete_sessions_in_run(self, run_id: int) -> None:
+        """Forget the push sessions of a run."""
+        self.messages.delete_sessions_in_run(run_id)
+
+    def preregister_object_tree(self, object_tree: ObjectTree, session_id: str) -> list[str]:
+        """Announce a message's objects in a push session, and return the ids of those that are missing."""
+        return self.messages.preregister_object_tree(object_tree, session_id)
 
     def store_object(self, run_id: int, session_id: str, object_id: str, object_content: bytes) -> bool:
-        """As Flower's; right, too, when the answer to the first try was lost with the SuperLink that was to give it."""
-        if isinstance(self.object_store, Objects) and self.object_store.has(object_id):
-            return True
-        if session_id not in self._object_push_sessions:
-            session_id = ""  # of before: Flower looks for one that waits for the object
-        return bool(_FLOWER.store_object(self, run_id, session_id, object_id, object_content))
+        """Store an object; see `MessageState`."""
+        return self.messages.store_object(run_id, session_id, object_id, object_content)
 
-    def unanswered(self, node_id: int) -> list[Message]:
-        """Messages that the node has been given, and to which no reply is complete."""
-        with self.lock:
-            return [
-                message
-                for message_id, message in self.message_ins_store.items()
-                if message.metadata.dst_node_id == node_id
-                and message.metadata.delivered_at
-                and not self._is_complete(self.message_ins_id_to_message_res_id.get(message_id))
-            ]
+    def get_object(self, run_id: int, object_id: str) -> bytes | None:
+        """Return an object's bytes, empty while it is missing, or None if it is unknown."""
+        return self.messages.get_object(run_id, object_id)
 
-    def redeliver(self, message_id: str) -> bool:
-        """Have a message given once more, if its content is still here: if the node never confirmed it.
-
-        Not without end: a node may have a reason to fail with it each time.
-        """
-        with self.lock:
-            message = self.message_ins_store.get(message_id)
-            if message is None or not self._is_complete(message_id) or self._given[message_id] == MOST_GIVEN:
-                return False
-            self._given[message_id] += 1
-            message.metadata.delivered_at = ""
-            self.spool.remove("delivered", message_id)
-            return True
-
-    def drop_reply(self, message_id: str) -> None:
-        """Forget a reply that will never be complete."""
-        with self.lock:
-            reply_id = self.message_ins_id_to_message_res_id.pop(message_id, None)
-            if reply_id is not None:
-                self.object_store.delete(reply_id)
-                self.message_res_store.pop(reply_id, None)
-
-    def missing(self, root: str) -> set[str]:
-        """Objects of a message that have not come yet."""
-        objects = self.object_store
-        assert isinstance(objects, Objects)  # noqa: S101
-        tree = iterate_object_tree(objects.get_object_tree(root))
-        return {node.object_id for node in tree if not objects.has(node.object_id)}
-
-    def fail_running_tasks(self, reason: str) -> None:
-        """End the tasks whose processes are gone with a container that was restarted."""
-        for task in self.get_tasks(statuses=[Status.RUNNING]):
-            self.finish_task(task.task_id, SubStatus.FAILED, reason)
-
-    def _is_complete(self, root: str | None) -> bool:
-        return root is not None and root in self.object_store and not self.missing(root)
-
-    def _remove(self, *message_ids: str | None) -> None:
-        for message_id in message_ids:
-            if message_id is not None:
-                self.spool.remove("message", message_id)
-                self.spool.remove("delivered", message_id)
-
-    def _root_deleted(self, root: str) -> None:
-        """Remove the copies of a reply that the ServerApp has, and of the message that it answers."""
-        if (message_id := self._answered.pop(root, None)) is not None:
-            self._remove(message_id, root)
-        elif root in self.message_res_store:
-            self._remove(root)
-
-    def _restore(self) -> None:
-        messages = []
-        for name in self.spool.names("message"):
-            proto = MessageProto.FromString(self.spool.read("message", name) or b"")
-            messages.append(message_from_proto(proto))
-        delivered = set(self.spool.names("delivered"))
-        messages.sort(key=lambda message: (bool(message.metadata.reply_to_message_id), message.metadata.created_at))
-        for message in messages:
-            message_id, replied_to = message.metadata.message_id, message.metadata.reply_to_message_id
-            if replied_to:
-                if message_id not in self.object_store or replied_to not in self.message_ins_store:
-                    self._remove(message_id)  # confirmed, or not taken in completely: the node pushes it again
-                    continue
-                self.message_res_store[message_id] = message
-                self.message_ins_id_to_message_res_id[replied_to] = message_id
-            elif message_id in delivered:
-                message.metadata.delivered_at = "before"  # what counts is that there is something
-                self.message_ins_store[message_id] = message
-            elif message_id not in self.object_store:
-                self._remove(message_id)  # not taken in completely: the ServerApp pushes it again
-                continue
-            else:
-                self.message_ins_store[message_id] = message
-            if message_id in self.object_store and self.missing(message_id):
-                session_id = self.start_session(message.metadata.run_id)
-                self.preregister_object_tree(self.object_store.get_object_tree(message_id), session_id)
-
-    # Bytes sent and received, counted with every object
+    # Bytes sent and received, which Flower counts with every object
 
     def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
-        """Count, and write the counts about once a second."""
+        """Count bytes of a run, and write the counts about once a second."""
         with self._traffic_lock:
             sent, received = self._traffic.get(run_id, (0, 0))
             self._traffic[run_id] = (sent + bytes_sent, received + bytes_recv)
             if time.monotonic() < self._traffic_due:
                 return
-            self._traffic_due = time.monotonic() + FRESH
+            self._traffic_due = time.monotonic() + FRESH_SECONDS
         self._write_traffic()
 
     def _write_traffic(self) -> None:
@@ -380,92 +252,24 @@ class LinkState(SqlLinkState):
             super().store_traffic(run_id, bytes_sent=sent, bytes_recv=received)
 
 
-for _names, _source in ((MESSAGES, InMemoryLinkState), (OBJECTS, InMemoryCoreState)):
-    for _name in _names:
-        if _name not in vars(LinkState):
-            setattr(LinkState, _name, getattr(_source, _name))
+class StateFactory(LinkStateFactory):
+    """Creates the SuperLink's one `LinkState` on first use. Flower's servicers ask a factory for the state."""
 
+    def __init__(
+        self, database: str, federation_manager: FederationManager, objects: ObjectFilesFactory, files: MessageFiles
+    ) -> None:
+        super().__init__(database, federation_manager, objects)
+        self.state_instance: LinkState | None = None
+        self._objects = objects
+        self._files = files
 
-class Objects(InMemoryObjectStore):
-    """Objects as files, and in memory which there are, whatever the database.
-
-    In the spool, `object/<id>` is an object, `tree/<id>` what a message consists of and which run it belongs to.
-    """
-
-    spool: ClassVar[MessageFiles]
-
-    def __init__(self, database: str) -> None:
-        super().__init__()
-        self.on_root_deleted: Callable[[str], None] = lambda root: None
-        self._roots: set[str] = set()
-
-    def initialize(self) -> None:
-        """Take up what the spool holds."""
-        for root in self.spool.names("tree"):
-            record = json.loads(self.spool.read("tree", root) or b"")
-            self._roots.add(root)
-            super().preregister(record["run"], ObjectTree.FromString(bytes.fromhex(record["tree"])))
-        for object_id in self.spool.names("object"):
-            content = self.spool.read("object", object_id) or b""
-            if object_id in self.store and get_object_id(content) == object_id:
-                self.store[object_id].is_available = True
-            else:
-                self.spool.remove("object", object_id)
-
-    def has(self, object_id: str) -> bool:
-        """Whether an object has come."""
-        entry = self.store.get(object_id)
-        return entry is not None and entry.is_available
-
-    def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
-        """As Flower's."""
-        with self.lock_store:
-            missing = super().preregister(run_id, object_tree)
-            if object_tree.object_id not in self._roots:
-                self._roots.add(object_tree.object_id)
-                record = {"run": run_id, "tree": object_tree.SerializeToString().hex()}
-                self.spool.write("tree", object_tree.object_id, json.dumps(record).encode())
-        return missing
-
-    def put(self, object_id: str, object_content: bytes) -> None:
-        """As Flower's."""
-        if self.has(object_id):
-            return
-        super().put(object_id, object_content)
-        with self.lock_store:
-            if entry := self.store.get(object_id):
-                try:
-                    self.spool.write("object", object_id, object_content)
-                except OSError:
-                    entry.is_available = False
-                    raise
-                finally:
-                    entry.content = b""
-
-    def get(self, object_id: str) -> bytes | None:
-        """As Flower's."""
-        with self.lock_store:
-            return self.spool.read("object", object_id) if self.has(object_id) else super().get(object_id)
-
-    def delete(self, object_id: str) -> None:
-        """As Flower's."""
-        with self.lock_store:
-            if object_id not in self.store:
-                return
-            super().delete(object_id)
-            if object_id in self.store:  # something else needs it
-                return
-            self.spool.remove("object", object_id)
-            is_root = object_id in self._roots
-            if is_root:
-                self._roots.remove(object_id)
-                self.spool.remove("tree", object_id)
-        if is_root:
-            self.on_root_deleted(object_id)
-
-
-def install(spool: MessageFiles) -> None:
-    """Keep messages and objects in memory and in the spool when Flower is told to use a database."""
-    LinkState.spool = Objects.spool = spool
-    replace("flwr.server.superlink.linkstate.linkstate_factory", "SqlLinkState", LinkState)
-    replace("flwr.supercore.object_store.object_store_factory", "SqlObjectStore", Objects)
+    def state(self) -> LinkState:
+        """Return the state; opens the database, and reads what an earlier process has left, if necessary."""
+        if self.state_instance is not None:
+            return self.state_instance
+        with self._state_lock:
+            if self.state_instance is None:
+                state = LinkState(self.database, self.federation_manager, self._objects.store(), self._files)
+                state.initialize()
+                self.state_instance = state
+            return self.state_instance

@@ -1,12 +1,12 @@
-"""Which SuperNodes have gone, known sooner than by a minute without heartbeats.
+"""Which SuperNodes are gone, known sooner than after a minute without heartbeats.
 
-A SuperNode of ours always has a call at the SuperLink that is held: for a message, or for the end of the run that it
-works for. When its process ends, the kernel closes its connection, and gRPC says that the call's caller has left.
-A node that merely lost its connection notices with its next heartbeat, and calls again; one that has not within
-`GRACE` has gone.
+A SuperNode of Bouquet always has a held call at the SuperLink: for a message, or for the end of the run that it works
+for. When its process ends, the kernel closes its connection, and the call's caller has left. A node that only lost its
+connection notices with its next heartbeat and calls again. A node that has not called again within `GRACE_SECONDS` is
+gone.
 
-A process that was cut off from the network leaves its calls behind as if it were there. So when another one shows the
-same key, the calls are answered, and whoever is alive calls again.
+A process that was cut off from the network leaves its calls behind as if it were still there. So when another process
+shows the same key, the held calls are answered, and a process that is alive calls again: it was challenged.
 """
 
 import threading
@@ -14,24 +14,25 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
-import grpc
+from bouquet.flower.notifier import Caller, KeyedNotifier
 
-from bouquet.flower.notifier import KeyedNotifier
-
-GRACE = 30.0  # seconds from a lost connection to the verdict: 22 to the next heartbeat, 6 for TCP to give up
-CHALLENGE = 4.0  # seconds in which who is alive calls again; the longest pause between two pulls is 3
+GRACE_SECONDS = 30.0  # from a lost connection to the verdict: 22 s to the next heartbeat, 6 s until TCP gives up
+CHALLENGE_SECONDS = 4.0  # in which a process that is alive calls again; the longest pause between two pulls is 3 s
 
 
 class Liveness:
-    """Calls of SuperNodes, as signs of life."""
+    """Which nodes still call.
 
-    def __init__(self, bell: KeyedNotifier, on_gone: Callable[[int], None] = lambda node_id: None) -> None:
-        """`on_gone` is called with the id of a node that has lost its connection and not come back."""
+    Attributes:
+        on_gone: Called with the id of a node that has lost its connection and not called again.
+    """
+
+    def __init__(self, notifier: KeyedNotifier, on_gone: Callable[[int], None] = lambda node_id: None) -> None:
         self.on_gone = on_gone
-        self._bell = bell
+        self._notifier = notifier
         self._changed = threading.Condition()
-        self._calls: Counter[int] = Counter()  # of a node, so far
-        self._held: dict[int, list[Hashable]] = {}  # what its calls are held for
+        self._calls: Counter[int] = Counter()  # by node
+        self._held: dict[int, list[Hashable]] = {}  # the keys that the held calls of a node wait for
         self._lost: set[int] = set()
         self._challenged: set[int] = set()
 
@@ -43,17 +44,26 @@ class Liveness:
             self._changed.notify_all()
 
     @contextmanager
-    def held(self, node_id: int, key: Hashable, context: grpc.ServicerContext) -> Iterator[Callable[[], bool]]:
-        """Around a call that is held for `key`: yields what tells whether to answer it now, to see who is there."""
+    def held(self, node_id: int, key: Hashable, caller: Caller) -> Iterator[Callable[[], bool]]:
+        """Watch a call of a node while it is held.
+
+        Args:
+            node_id: The node.
+            key: What the call waits for.
+            caller: Tells whether the node is still connected.
+
+        Yields:
+            A function that returns whether to answer the call now, because the node is challenged.
+        """
         self.seen(node_id)
         with self._changed:
             self._held.setdefault(node_id, []).append(key)
         left = False
         try:
             yield lambda: node_id in self._challenged
-            left = not context.is_active()
+            left = not caller.is_active()
         except BaseException:
-            left = not context.is_active()
+            left = not caller.is_active()
             raise
         finally:
             with self._changed:
@@ -64,7 +74,7 @@ class Liveness:
                         self._lose(node_id)
 
     def answers(self, node_id: int) -> bool:
-        """Whether the process that is known as this node still calls; waits for it to, a few seconds at most."""
+        """Return whether the process that is known as this node still calls; waits at most `CHALLENGE_SECONDS`."""
         with self._changed:
             if node_id in self._lost:
                 return False
@@ -73,20 +83,21 @@ class Liveness:
             keys = list(self._held.get(node_id, ()))
         try:
             for key in keys:
-                self._bell.notify(key)
+                self._notifier.notify(key)
             with self._changed:
-                return self._changed.wait_for(lambda: self._calls[node_id] != calls, CHALLENGE)
+                return self._changed.wait_for(lambda: self._calls[node_id] != calls, CHALLENGE_SECONDS)
         finally:
             with self._changed:
                 self._challenged.discard(node_id)
 
     def _lose(self, node_id: int) -> None:
         self._lost.add(node_id)
-        timer = threading.Timer(GRACE, self._judge, (node_id, self._calls[node_id]))
+        timer = threading.Timer(GRACE_SECONDS, self._decide, (node_id, self._calls[node_id]))
         timer.daemon = True
         timer.start()
 
-    def _judge(self, node_id: int, calls: int) -> None:
+    def _decide(self, node_id: int, calls: int) -> None:
+        """Report a node as gone, unless it has called since it lost its connection."""
         with self._changed:
             if node_id not in self._lost or self._calls[node_id] != calls:
                 return

@@ -1,7 +1,6 @@
-"""Files that outlive a SuperLink which is killed, for the one that is started anew in its place.
+"""Files that outlive a SuperLink process that crashes, for the process that replaces it.
 
-They lie on a tmpfs of the container, and are gone with it: what is meant to outlive the container is in the database.
-A file is written aside and renamed, so that it is there whole or not at all; nothing waits for a disk.
+They are on a tmpfs of the container and end with it: what must outlive the container is in the database.
 """
 
 import os
@@ -9,51 +8,45 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from bouquet.files import write_atomically
+
 
 class MessageFiles:
     """Small files by kind and name."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = str(directory)
-        self._made: set[str] = set()
+        self._created: set[str] = set()
 
     def write(self, kind: str, name: str, content: bytes) -> None:
-        """Write a file, or replace it."""
-        path = self._path(kind, name)
-        aside = path + ".new"
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            view = memoryview(content)
-            while view:  # one call writes at most 2 GiB
-                view = view[os.write(descriptor, view) :]
-        except BaseException:
-            os.unlink(aside)  # noqa: PTH108  this module is called with every message: pathlib costs more than the file
-            raise
-        finally:
-            os.close(descriptor)
-        os.rename(aside, path)  # noqa: PTH104
+        """Write a file, or replace it. A reader never sees part of the content; nothing waits for a disk.
+
+        Raises:
+            OSError: The file cannot be written, and nothing of it is left.
+        """
+        write_atomically(self._path(kind, name), content, 0o600)
 
     def read(self, kind: str, name: str) -> bytes | None:
-        """Return what a file holds; None if there is none."""
+        """Return a file's content, or None if there is no such file."""
         try:
-            with open(self._path(kind, name), "rb", buffering=0) as file:  # noqa: PTH123
+            with open(self._path(kind, name), "rb", buffering=0) as file:  # noqa: PTH123  pathlib costs more than the file
                 return file.read()
         except FileNotFoundError:
             return None
 
     def remove(self, kind: str, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with suppress(FileNotFoundError):
             os.unlink(self._path(kind, name))  # noqa: PTH108
 
     def names(self, kind: str) -> Iterator[str]:
-        """Names of all files of a kind."""
+        """Yield the names of all complete files of a kind, sorted."""
         folder = Path(self._directory, kind)
         yield from sorted(entry.name for entry in folder.glob("*") if entry.suffix != ".new")
 
     def _path(self, kind: str, name: str) -> str:
         folder = f"{self._directory}/{kind}"
-        if folder not in self._made:
+        if folder not in self._created:
             os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
-            self._made.add(folder)
+            self._created.add(folder)
         return f"{folder}/{name}"

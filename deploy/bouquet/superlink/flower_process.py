@@ -12,7 +12,8 @@ from typing import Any
 from bouquet.executor.channel import Channel
 from bouquet.executor.linux import die_with_parent, name_process
 from bouquet.flower.message_files import MessageFiles
-from bouquet.flower.superlink_main import SuperLinkEvents, run_superlink
+from bouquet.flower.superlink_events import SuperLinkEvents
+from bouquet.flower.superlink_main import run_superlink
 
 
 def main() -> None:

@@ -1,12 +1,14 @@
 """Fakes and real parts that several tests of the Flower seam share."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
-from flwr.app.message import remove_content_from_message
+from flwr.app import ConfigRecord, Message, MessageType, Metadata, RecordDict
+from flwr.app.constants import DEFAULT_TTL
+from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.inflatable.inflatable_object import (
@@ -16,17 +18,22 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.superlink.federation import NoOpFederationManager
 
-from bouquet.flower.link_state import LinkState, Objects
+from bouquet.flower.link_state import LinkState, StateFactory
 from bouquet.flower.message_files import MessageFiles
+from bouquet.flower.messages import with_message_id
+from bouquet.flower.object_files import ObjectFilesFactory
+
+
+def open_factories(path: Path) -> tuple[StateFactory, ObjectFilesFactory]:
+    """The factories of a SuperLink's state and objects, with message files beside the database."""
+    files = MessageFiles(path.parent / "messages")
+    objects = ObjectFilesFactory(str(path), files)
+    return StateFactory(str(path), NoOpFederationManager(), objects, files), objects
 
 
 def open_state(path: Path) -> LinkState:
-    LinkState.spool = Objects.spool = MessageFiles(path.parent / "spool")
-    objects = Objects(str(path))
-    objects.initialize()
-    state = LinkState(str(path), NoOpFederationManager(), objects)
-    state.initialize()
-    return state
+    """The state that a SuperLink has after its start."""
+    return open_factories(path)[0].state()
 
 
 class Caller:
@@ -61,11 +68,13 @@ def after(delay: float, work: Callable[[], Any]) -> None:
 
 
 class Traffic:
-    """A run with one node, and the messages that go back and forth."""
+    """A run with one node, and the messages between them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.state = open_state(path)
+        self.files = MessageFiles(path.parent / "messages")
+        self.states, self.objects = open_factories(path)
+        self.state = self.states.state()
         self.node_id = self.state.create_node("owner", "name", b"key", 30)
         self.state.activate_node(self.node_id, 30)
         self.run_id = self.state.create_run(
@@ -73,13 +82,14 @@ class Traffic:
         )
 
     def restart(self) -> None:
-        """Go on with a state that has nothing but what the one before has left."""
-        self.state = open_state(self.path)
+        """Go on with what a new process finds."""
+        self.states, self.objects = open_factories(self.path)
+        self.state = self.states.state()
 
     def push(self, message: Message) -> tuple[str, dict[str, bytes]]:
         """Store a message without its objects: the session and the objects that are missing."""
+        message = with_message_id(message)
         with no_object_id_recompute():
-            message.metadata.__dict__["_message_id"] = message.object_id
             objects = {name: content.deflate() for name, content in get_all_nested_objects(message).items()}
             session = self.state.start_session(self.run_id)
             bare = remove_content_from_message(message) if message.has_content() else message
@@ -96,28 +106,37 @@ class Traffic:
         return message
 
     def message(self, number: int = 0) -> Message:
+        metadata = Metadata(
+            run_id=self.run_id,
+            message_id="",
+            src_node_id=SUPERLINK_NODE_ID,
+            dst_node_id=self.node_id,
+            reply_to_message_id="",
+            group_id="",
+            created_at=time.time(),
+            ttl=DEFAULT_TTL,
+            message_type=MessageType.QUERY,
+        )
         content = RecordDict({"config": ConfigRecord({"number": number})})
-        message = Message(content, self.node_id, MessageType.QUERY)
-        message.metadata.__dict__.update(_run_id=self.run_id, _src_node_id=SUPERLINK_NODE_ID)
-        return message
+        return with_message_id(make_message(metadata, content))
 
     def reply(self, message: Message) -> Message:
-        reply = Message(RecordDict({"config": ConfigRecord({"number": 100})}), reply_to=message)
+        reply = with_message_id(Message(RecordDict({"config": ConfigRecord({"number": 100})}), reply_to=message))
         session, objects = self.push(reply)
         for name, content in objects.items():
             assert self.state.store_object(self.run_id, session, name, content)
         return reply
 
     def pull(self) -> list[str]:
-        """Ids of the messages that the node is given."""
+        """Ids of the messages that are delivered to the node."""
         return [message.metadata.message_id for message in self.state.get_message_ins(self.node_id, limit=1)]
 
     def pull_replies(self, message: Message) -> list[str]:
-        """Ids of the replies that the ServerApp is given, as Flower gives them."""
+        """Ids of the replies that are delivered to the ServerApp, as Flower delivers them."""
         replies = self.state.get_message_res({message.metadata.message_id})
         self.state.delete_messages({reply.metadata.reply_to_message_id for reply in replies})
         return [reply.metadata.message_id for reply in replies]
 
-    def files(self) -> int:
-        """How many files the spool has."""
-        return sum(1 for file in (self.path.parent / "spool").rglob("*") if file.is_file())
+    def count_files(self) -> int:
+        """How many message files there are."""
+        return sum(1 for file in (self.path.parent / "messages").rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""Who is refused by the Fleet API stands in the log, with peer, key and reason: Flower's interceptor, real gRPC."""
+"""The log names each caller that the Fleet API refuses, with address, key and reason, over real gRPC."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.superlink.federation import NoOpFederationManager
 
 from bouquet.contract.keys import fingerprint
-from bouquet.flower.auth_log import TellingInterceptor
+from bouquet.flower.node_auth import NodeAuthInterceptor
 
 KEYS = generate_key_pairs()
 KEY = public_key_to_bytes(KEYS[1])
@@ -34,7 +34,7 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
     objects = ObjectStoreFactory()
     states = LinkStateFactory(":flwr-in-memory:", NoOpFederationManager(), objects)
     server = grpc.server(
-        ThreadPoolExecutor(4), interceptors=[RpcErrorTranslationServerInterceptor(), TellingInterceptor(states)]
+        ThreadPoolExecutor(4), interceptors=[RpcErrorTranslationServerInterceptor(), NodeAuthInterceptor(states)]
     )
     add_FleetServicer_to_server(FleetServicer(states, objects, enable_supernode_auth=True), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -52,8 +52,8 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """What the log says of the one refusal."""
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """The line about the one refusal."""
     monkeypatch.setattr(FLOWER_LOGGER, "propagate", True)
     caplog.set_level(logging.WARNING)
 
@@ -69,18 +69,18 @@ HEARTBEAT = heartbeat_pb2.SendNodeHeartbeatRequest(node=node_pb2.Node(node_id=7)
 SIGNED = ((PUBLIC_KEY_HEADER, KEY), (TIMESTAMP_HEADER, now().isoformat()))
 
 
-def test_a_key_that_is_not_enrolled(connect: Connect, told: Callable[[], str]) -> None:
+def test_a_key_that_is_not_enrolled(connect: Connect, logged: Callable[[], str]) -> None:
     with pytest.raises(grpc.RpcError):
         connect(NodeAuthClientInterceptor(*KEYS)).ActivateNode(ACTIVATE)
-    line = told()
+    line = logged()
     assert line.startswith("bouquet: refused ipv4:127.0.0.1:")
     assert line.endswith(f" with key {fingerprint(KEY)}: its key is not enrolled")
 
 
-def test_a_node_that_would_register_itself(connect: Connect, told: Callable[[], str]) -> None:
+def test_a_node_that_would_register_itself(connect: Connect, logged: Callable[[], str]) -> None:
     with pytest.raises(grpc.RpcError):
         connect(NodeAuthClientInterceptor(*KEYS)).RegisterNode(fleet_pb2.RegisterNodeFleetRequest(public_key=KEY))
-    assert told().endswith(f" with key {fingerprint(KEY)}: it has no key that is enrolled")
+    assert logged().endswith(f" with key {fingerprint(KEY)}: it has no key that is enrolled")
 
 
 @pytest.mark.parametrize(
@@ -90,22 +90,22 @@ def test_a_node_that_would_register_itself(connect: Connect, told: Callable[[], 
         ((*SIGNED, (SIGNATURE_HEADER, b"forged")), f"with key {fingerprint(KEY)}", "Invalid signature"),
         (
             ((PUBLIC_KEY_HEADER, b"none"), *SIGNED[1:], (SIGNATURE_HEADER, b"forged")),
-            "with a key that is none",
+            "with a malformed key",
             "Invalid authentication metadata: ",
         ),
     ],
 )
 def test_metadata_that_proves_nothing(
-    metadata: tuple[tuple[str, str | bytes], ...], who: str, why: str, connect: Connect, told: Callable[[], str]
+    metadata: tuple[tuple[str, str | bytes], ...], who: str, why: str, connect: Connect, logged: Callable[[], str]
 ) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         connect().SendNodeHeartbeat(HEARTBEAT, metadata=metadata)
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert f" {who}: {why}" in told()
+    assert f" {who}: {why}" in logged()
 
 
-def test_a_node_id_that_is_not_its_own(connect: Connect, told: Callable[[], str]) -> None:
+def test_a_node_id_that_is_not_its_own(connect: Connect, logged: Callable[[], str]) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         connect(NodeAuthClientInterceptor(*KEYS)).SendNodeHeartbeat(HEARTBEAT)
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert told().endswith(f" with key {fingerprint(KEY)}: Invalid node ID")
+    assert logged().endswith(f" with key {fingerprint(KEY)}: Invalid node ID")

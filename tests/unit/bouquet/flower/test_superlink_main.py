@@ -1,125 +1,209 @@
+"""The SuperLink's start and end, with real gRPC servers in this process."""
+
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
-from flwr.common.constant import PUBLIC_KEY_HEADER
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
-from flwr.proto.node_pb2 import Node
-from flwr.supercore.error import FlowerError
+from flwr.common.constant import NOOP_FLWR_AID, Status
+from flwr.proto import control_pb2, fleet_pb2, log_pb2, runtime_pb2
+from flwr.proto.control_pb2_grpc import ControlStub
+from flwr.proto.fleet_pb2_grpc import FleetStub
+from flwr.proto.runtime_pb2_grpc import RuntimeStub
+from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.supercore.exit import ExitCode
+from flwr.supercore.exit.exit_handler import trigger_exit_handlers
+from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config
 
-from bouquet.flower import liveness as presence
-from bouquet.flower import superlink_main as superlink
-from bouquet.flower.superlink_main import LOGS, Fleet, SuperLinkEvents
-from tests.unit.bouquet.flower.fakes import Caller, Traffic
+from bouquet.flower import superlink_main
+from bouquet.flower.link_state import LinkState
+from bouquet.flower.message_files import MessageFiles
+from bouquet.flower.superlink_events import LOGS, SuperLinkEvents, replies_key
+from bouquet.flower.superlink_main import EventLifespan, create_lifespan, run_superlink
+from tests.unit.bouquet.flower.fakes import Traffic
 
-
-def test_a_reply_wakes_the_server_app_and_not_those_who_wait_for_the_runs_end() -> None:
-    board = SuperLinkEvents()
-    board.mail.announce(superlink._replies(1), "message", ())
-    assert board.bell.count(superlink._replies(1)) == 1
-    assert board.bell.count(superlink._end(1)) == 0
-
-
-def test_the_end_of_a_run_releases_all_who_wait_for_anything_of_it() -> None:
-    board = SuperLinkEvents()
-    board.mail.announce(superlink._replies(1), "message", {"object"})
-    board.end_run(1)
-    assert [board.bell.count(key) for key in (superlink._replies(1), superlink._end(1), LOGS)] == [1, 1, 1]
-    assert board.mail.incomplete(superlink._replies(1)) == set()
+ANY_PORT = "127.0.0.1:0"
 
 
-class Superlink:
-    """The Fleet API of a SuperLink with one run and one node, which is online and has the key `b"key"`."""
+class SuperLink:
+    """A SuperLink that was not started yet."""
 
-    def __init__(self, folder: Path) -> None:
-        self.traffic = Traffic(folder / "superlink.db")
-        self.node_id = self.traffic.node_id
-        self.board = Fleet.board = SuperLinkEvents()
-        objects = SimpleNamespace(store=lambda: self.traffic.state.object_store)
-        state: Any = SimpleNamespace(state=lambda: self.traffic.state)
-        self.fleet = Fleet(state, objects, enable_supernode_auth=True)  # type: ignore[arg-type]
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.database = folder / "superlink.db"
+        self.monkeypatch = monkeypatch
+        self.serving: list[bool] = []
+        self.events = SuperLinkEvents(on_serving=lambda: self.serving.append(True))
+        self.lifespans: list[EventLifespan] = []
 
-    def pull(self) -> list[str]:
-        """Ask for a message, as the node does when it has none in hand."""
-        answer = self.fleet.PullMessages(PullMessagesRequest(node=Node(node_id=self.node_id)), Caller())
-        return [message.metadata.message_id for message in answer.messages_list]
+    def arguments(self, *more: str) -> None:
+        """Set the command line."""
+        apis = [f"--{api}-api-address={ANY_PORT}" for api in ("control", "fleet", "serverappio")]
+        arguments = ["flower-superlink", "--insecure", "--isolation=process", f"--database={self.database}"]
+        self.monkeypatch.setattr(sys, "argv", [*arguments, *apis, *more])
 
-    def activate(self, signed_by: bytes) -> int:
-        """Start another process with the node's key."""
-        request = ActivateNodeRequest(public_key=b"key", heartbeat_interval=30)
-        metadata: Any = ((PUBLIC_KEY_HEADER, signed_by),)
-        return int(self.fleet.ActivateNode(request, Caller(metadata)).node_id)
+    def create(self, *more: str, first: bool = True) -> EventLifespan:
+        """Create the SuperLink with more arguments."""
+        self.arguments(*more)
+        config = _parse_superlink_lifespan_config()
+        lifespan = create_lifespan(config, self.events, MessageFiles(self.folder / "messages"), first=first)
+        self.lifespans.append(lifespan)
+        return lifespan
 
-    def replies(self, message_id: str) -> list[Any]:
-        """The replies to a message."""
-        return list(self.traffic.state.get_message_res({message_id}))
+    def start(self, first: bool = True) -> LinkState:
+        """Start the SuperLink, and return its state."""
+        lifespan = self.create(first=first)
+        lifespan.startup()
+        state = lifespan.state_factory.state()
+        assert isinstance(state, LinkState)
+        return state
+
+    def channel(self, api: int) -> grpc.Channel:
+        """Connect to the API that started as number `api`."""
+        return grpc.insecure_channel(self.lifespans[-1].grpc_servers[api].bound_address)
 
 
 @pytest.fixture
-def link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Superlink:
-    monkeypatch.setattr(superlink, "NODE_HOLD", 0.1)
-    monkeypatch.setattr(presence, "CHALLENGE", 0.1)
-    return Superlink(tmp_path)
+def superlink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SuperLink]:
+    found = SuperLink(tmp_path, monkeypatch)
+    yield found
+    for lifespan in found.lifespans:
+        lifespan.shutdown()
 
 
-def test_a_message_that_was_lost_on_its_way_to_the_node_is_given_to_it_again(link: Superlink) -> None:
-    message = link.traffic.send()
-    assert link.pull() == link.pull() == [message.object_id]
+def test_the_three_apis_serve_before_it_is_reported(superlink: SuperLink) -> None:
+    state = superlink.start()
+    assert superlink.serving == [True]
+    runs = ControlStub(superlink.channel(0)).ListRuns(control_pb2.ListRunsRequest())
+    assert list(runs.run_dict) == []
+    run_id = state.create_run("id", "1", "0", {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP)
+    (task,) = RuntimeStub(superlink.channel(1)).PullPendingTasks(runtime_pb2.PullPendingTasksRequest()).tasks
+    assert task.run_id == run_id
+    with pytest.raises(grpc.RpcError) as refused:
+        FleetStub(superlink.channel(2)).PullMessages(fleet_pb2.PullMessagesRequest())
+    assert "Missing authentication metadata" in str(refused.value)
 
 
-def test_a_message_that_the_node_had_confirmed_and_lost_is_answered_for_with_its_name(link: Superlink) -> None:
-    message = link.traffic.send()
-    assert link.pull() == [message.object_id]
-    link.traffic.state.object_store.delete(message.object_id)  # as a confirmation does
-    assert link.pull() == []
-    (reply,) = link.replies(message.object_id)
-    assert reply.metadata.src_node_id == link.node_id
-    assert reply.error.reason.startswith(f"SuperNode {link.node_id} was restarted, or lost its connection")
-    key = superlink._replies(link.traffic.run_id)
-    assert link.board.mail.complete(key) == {message.object_id}
+def test_servicers_of_one_superlink_share_its_events(superlink: SuperLink) -> None:
+    state = superlink.start()
+    run_id = state.create_run("id", "1", "0", {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP)
+    (task,) = state.get_tasks()
+    token = state.claim_task(task.task_id)
+    assert token is not None
+    assert state.activate_task(task.task_id)
+    runtime = RuntimeStub(superlink.channel(1))
+    logs = log_pb2.PushLogsRequest(run_id=run_id, logs=["line\n"], node=None)
+    runtime.PushLogs(logs, metadata=(("flwr-task-token", token),))
+    stream = ControlStub(superlink.channel(0)).StreamLogs(control_pb2.StreamLogsRequest(run_id=run_id))
+    assert next(stream).log_output == "line\n"
+    assert superlink.events.notifier.count(LOGS) == 1
+    stream.cancel()
 
 
-def test_a_message_that_the_node_has_answered_is_left_alone(link: Superlink) -> None:
-    message = link.traffic.send()
-    link.pull()
-    reply = link.traffic.reply(message)
-    assert link.pull() == []
-    assert [found.metadata.message_id for found in link.replies(message.object_id)] == [reply.object_id]
+@pytest.mark.parametrize(("first", "status"), [(True, Status.FINISHED), (False, Status.RUNNING)])
+def test_running_tasks_fail_with_the_first_process_of_a_container(
+    superlink: SuperLink, first: bool, status: str
+) -> None:
+    traffic = Traffic(superlink.database)
+    (task,) = traffic.state.get_tasks()
+    traffic.state.claim_task(task.task_id)
+    traffic.state.activate_task(task.task_id)
+    state = superlink.start(first=first)
+    assert state.get_run_status({traffic.run_id})[traffic.run_id].status == status
 
 
-def test_what_a_node_lost_of_a_run_that_has_ended_is_forgotten(link: Superlink) -> None:
-    message = link.traffic.send()
-    link.pull()
-    link.traffic.state.object_store.delete(message.object_id)
-    (task,) = link.traffic.state.get_tasks()
-    link.traffic.state.finish_task(task.task_id, "failed", "")
-    link.pull()
-    assert link.traffic.state.num_message_ins() == 0
+def test_a_node_that_is_gone_is_offline_and_its_server_apps_are_woken(superlink: SuperLink) -> None:
+    traffic = Traffic(superlink.database)
+    traffic.send()
+    state = superlink.start(first=False)
+    before = superlink.events.notifier.count(replies_key(traffic.run_id))
+    superlink.events.liveness.on_gone(traffic.node_id)
+    (node,) = state.get_node_info()
+    assert node.status == NodeStatus.OFFLINE
+    assert superlink.events.notifier.count(replies_key(traffic.run_id)) == before + 1
 
 
-def test_a_node_whose_process_has_gone_is_let_in_while_it_still_counts_as_online(link: Superlink) -> None:
-    assert link.activate(signed_by=b"key") == link.node_id
+def test_a_shutdown_answers_held_calls(superlink: SuperLink) -> None:
+    superlink.start()
+    call = RuntimeStub(superlink.channel(1)).PullPendingTasks.future(runtime_pb2.PullPendingTasksRequest())
+    with pytest.raises(grpc.FutureTimeoutError):
+        call.result(timeout=0.5)
+    superlink.lifespans[-1].shutdown()
+    assert list(call.result(timeout=3).tasks) == []
 
 
-def test_a_node_whose_process_lives_is_refused_to_another(link: Superlink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link.board.presence, "answers", lambda node_id: True)
-    with pytest.raises(FlowerError):
-        link.activate(signed_by=b"key")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--enable-http-api"], "--enable-http-api"),
+        (["--database", ":flwr-in-memory:"], "--database is ':flwr-in-memory:'.*path of a file"),
+        (["--database", "postgresql://host/name"], "--database is 'postgresql://host/name'"),
+    ],
+)
+def test_arguments_that_are_not_supported_are_refused(superlink: SuperLink, arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        superlink.create(*arguments)
 
 
-def test_a_node_is_not_ousted_by_who_does_not_hold_its_key(link: Superlink) -> None:
-    with pytest.raises(FlowerError):
-        link.activate(signed_by=b"another")
+@pytest.fixture
+def signals() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-def test_what_a_superlink_left_is_announced_by_the_next(link: Superlink) -> None:
-    given, answered = link.traffic.send(1), link.traffic.send(2)
-    assert [link.traffic.pull(), link.traffic.pull()] == [[given.object_id], [answered.object_id]]
-    link.traffic.reply(answered)
-    waiting = link.traffic.send(3)
-    link.traffic.restart()
-    board = SuperLinkEvents()
-    board.restore(link.traffic.state)
-    assert board.mail.complete(superlink._node(link.node_id)) == {waiting.object_id}
-    assert board.mail.complete(superlink._replies(link.traffic.run_id)) == {answered.object_id}
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Codes and messages with which the process would have ended."""
+    found = []
+
+    def flwr_exit(code: int, message: str) -> None:
+        found.append((code, message))
+        raise SystemExit(1)
+
+    monkeypatch.setattr(superlink_main, "flwr_exit", flwr_exit)
+    return found
+
+
+def test_a_superlink_serves_until_a_signal_and_then_shuts_down(superlink: SuperLink, signals: None) -> None:
+    superlink.arguments()
+    done: list[str] = []
+
+    def pause() -> None:
+        done.append(f"serving: {superlink.serving}")
+        signal.raise_signal(signal.SIGTERM)
+
+    def exit_by_signal(code: int, message: str, event_type: Any) -> None:
+        done.append(message)
+        trigger_exit_handlers()
+        raise SystemExit(0)
+
+    def shutdown(lifespan: EventLifespan) -> None:
+        done.append("shutdown")
+        stop(lifespan)
+
+    stop = EventLifespan.shutdown
+    superlink.monkeypatch.setattr(EventLifespan, "shutdown", shutdown)
+    superlink.monkeypatch.setattr("signal.pause", pause)
+    superlink.monkeypatch.setattr("flwr.supercore.exit.signal_handler.flwr_exit", exit_by_signal)
+    with pytest.raises(SystemExit):
+        run_superlink(superlink.events, MessageFiles(superlink.folder / "messages"))
+    assert done == ["serving: [True]", "SuperLink terminated gracefully.", "shutdown"]
+
+
+def test_a_start_that_fails_is_reported_as_flower_does(
+    superlink: SuperLink, exits: list[tuple[int, str]], signals: None
+) -> None:
+    superlink.database = superlink.folder / "missing" / "superlink.db"
+    superlink.arguments()
+    with pytest.raises(SystemExit):
+        run_superlink(superlink.events, MessageFiles(superlink.folder / "messages"))
+    ((code, message),) = exits
+    assert code == ExitCode.SUPERLINK_INVALID_ARGS
+    assert "unable to open database file" in message
+    assert superlink.serving == []
