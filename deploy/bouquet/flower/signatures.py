@@ -6,48 +6,71 @@ one signature serves all calls of a second; a SuperLink of ours remembers which 
 speak Flower's protocol, and what is accepted stays the same: Flower takes any signed time of the last 200 s.
 """
 
-import datetime
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
+import grpc
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+from flwr.common.constant import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from flwr.supercore.primitives.asymmetric import (
+    bytes_to_public_key,
+    public_key_to_bytes,
+    sign_message,
+    verify_signature,
+)
 
 from bouquet.flower.replacements import replace
 
 REMEMBERED = 4096  # signatures: some a node and second
 
+NodeKeys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
 
-class Signer:
-    """Signs like Flower's `sign_message`, whose last signature it keeps."""
 
-    def __init__(self, sign: Callable[[ec.EllipticCurvePrivateKey, bytes], bytes]) -> None:
-        self._sign = sign
-        self._last: tuple[ec.EllipticCurvePrivateKey, bytes, bytes] | None = None
+def _now() -> datetime:
+    return datetime.now(UTC)
 
-    def __call__(self, private_key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
-        """Return a signature of the message."""
-        last = self._last
-        if last is None or last[0] is not private_key or last[1] != message:
-            self._last = last = (private_key, message, self._sign(private_key, message))
-        return last[2]
+
+class SigningInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] # grpc has no types
+    """Signs each call as Flower's `NodeAuthClientInterceptor` does, with one signature for all calls of a second."""
+
+    def __init__(self, keys: NodeKeys, now: Callable[[], datetime] = _now) -> None:
+        """Sign with a pair of keys.
+
+        Args:
+            keys: The node's private and public key.
+            now: Returns the time, in UTC.
+        """
+        self._private_key, public_key = keys
+        self._public_key = public_key_to_bytes(public_key)
+        self._now = now
+        self._signed = ("", b"")  # the last time and its signature: one value, because threads share it
+
+    def intercept_unary_unary(
+        self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
+    ) -> Any:
+        """Add public key, time and signature to the metadata of one call."""
+        timestamp, signature = self._sign(self._now().replace(microsecond=0).isoformat())
+        metadata = [
+            *(client_call_details.metadata or ()),
+            (PUBLIC_KEY_HEADER, self._public_key),
+            (TIMESTAMP_HEADER, timestamp),
+            (SIGNATURE_HEADER, signature),
+        ]
+        return continuation(client_call_details._replace(metadata=metadata), request)
+
+    def _sign(self, timestamp: str) -> tuple[str, bytes]:
+        signed = self._signed
+        if signed[0] != timestamp:
+            self._signed = signed = (timestamp, sign_message(self._private_key, timestamp.encode("ascii")))
+        return signed
 
 
 @lru_cache(REMEMBERED)
 def verified(key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether the signature of the message is by the holder of the public key, which is in PEM."""
     return verify_signature(bytes_to_public_key(key), message, signature)
-
-
-def sign_once_a_second() -> None:
-    """Have this SuperNode's calls of one second share a signature."""
-    module = "flwr.client.grpc_rere_client.node_auth_client_interceptor"
-
-    def now() -> datetime.datetime:
-        return stock_now().replace(microsecond=0)
-
-    stock_now: Callable[[], datetime.datetime] = replace(module, "now", now)
-    replace(module, "sign_message", Signer(replace(module, "sign_message", None)))
 
 
 def verify_once() -> None:
