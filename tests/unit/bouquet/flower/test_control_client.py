@@ -1,5 +1,7 @@
 """The client of the Control API, against one in this process."""
 
+# ruff: noqa: N802  the methods have the names of the calls
+
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,14 +13,15 @@ from flwr.proto import control_pb2, node_pb2
 from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 
 
-class FakeControl(ControlServicer):  # type: ignore[misc] # grpc has no types
+class FakeControl(ControlServicer):
     refusal = ""
 
     def ListNodes(self, request: Any, context: grpc.ServicerContext) -> Any:
-        node = {"public_key": b"key", "heartbeat_interval": 30.0}
         return control_pb2.ListNodesResponse(
             nodes_info=[
-                node_pb2.NodeInfo(node_id=1, status="online", online_until=1060.0, **node),
+                node_pb2.NodeInfo(
+                    node_id=1, status="online", public_key=b"key", online_until=1060.0, heartbeat_interval=30.0
+                ),
                 node_pb2.NodeInfo(node_id=2, status="registered", public_key=b"other"),
                 node_pb2.NodeInfo(node_id=3, status="unregistered", public_key=b"removed"),
             ]
@@ -32,7 +35,7 @@ class FakeControl(ControlServicer):  # type: ignore[misc] # grpc has no types
 
 @pytest.fixture
 def control() -> Iterator[tuple[FakeControl, ControlClient]]:
-    servicer = FakeControl()
+    servicer = FakeControl()  # type: ignore[abstract]
     server = grpc.server(ThreadPoolExecutor(4))
     add_ControlServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -1,5 +1,7 @@
 """The SuperNode's connection, against a Fleet API in this process."""
 
+# ruff: noqa: N802  the methods have the names of the calls
+
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from bouquet.flower.channels import with_quick_retries
 from bouquet.flower.fleet_client import FleetClient, SuperLinkUnreachableError
 from flwr.common.constant import PUBLIC_KEY_HEADER, SIGNATURE_HEADER
 from flwr.common.serde import message_to_proto
-from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
+from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.proto.fleet_pb2_grpc import FleetServicer, add_FleetServicer_to_server
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
@@ -24,7 +26,7 @@ from tests.unit.bouquet.flower.node_fakes import message, reply_to
 NODE_ID = 42
 
 
-class FakeFleet(FleetServicer):  # type: ignore[misc] # grpc has no types
+class FakeFleet(FleetServicer):
     """A Fleet API that notes what it is asked, and refuses what it is told to."""
 
     def __init__(self) -> None:
@@ -94,7 +96,11 @@ class FakeFleet(FleetServicer):  # type: ignore[misc] # grpc has no types
 
     def GetRun(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._note("GetRun", context)
-        return run_pb2.GetRunResponse(run={"run_id": request.run_id})
+        return run_pb2.GetRunResponse(run=run_pb2.Run(run_id=request.run_id))
+
+    def GetFab(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._note("GetFab", context)
+        return fab_pb2.GetFabResponse(fab=fab_pb2.Fab(hash_str=request.hash_str, content=b"fab"))
 
 
 @pytest.fixture
@@ -142,6 +148,7 @@ def test_messages_and_objects_go_both_ways(fleet: tuple[FakeFleet, str]) -> None
         assert received[0].metadata.message_id == sent.metadata.message_id == received[1].object_id
         assert connection.receive() is None
         assert connection.get_run(5).run_id == 5
+        assert connection.get_fab("hash", 5).content == b"fab"
         assert connection.pull_object(1, "x") == b"content"
         connection.confirm_message_received(1, sent.metadata.message_id)
         reply = reply_to(sent)

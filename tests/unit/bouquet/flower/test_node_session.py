@@ -13,7 +13,8 @@ from flwr.supercore.run import Run, RunNotRunningException
 @pytest.mark.parametrize("end", [RunNotRunningException(), SuperLinkUnreachableError("UNAVAILABLE")])
 def test_the_end_of_a_run_is_told_once(end: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_session, "RUN_POLL_SECONDS", 0.05)
-    session, ended, told = NodeSession(), threading.Event(), []
+    session, ended = NodeSession(), threading.Event()
+    told: list[int] = []
     session.on_run_ended = told.append
 
     def get_run(run_id: int) -> Run:

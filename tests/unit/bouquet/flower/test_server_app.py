@@ -7,6 +7,7 @@ from bouquet.flower.server_app import WaitingGrid
 from flwr.app import Error, Message, MessageType, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import GetNodesResponse
 
 
@@ -39,6 +40,6 @@ def test_a_grid_connects_at_its_first_call_and_again_after_close(monkeypatch: An
     for _ in range(2):
         stub: Any = grid._stub
         assert grid._stub is stub
-        stub.GetNodes = lambda request: GetNodesResponse(nodes=[{"node_id": 5}])
+        stub.GetNodes = lambda request: GetNodesResponse(nodes=[Node(node_id=5)])
         assert list(grid.get_node_ids()) == [5]
         grid.close()
