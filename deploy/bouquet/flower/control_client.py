@@ -40,15 +40,15 @@ class KnownNode:
 
     Attributes:
         node_id: Its id.
-        public_key: Its public key, in PEM.
         status: `online`, `offline`, `registered` or `unregistered`.
         heartbeat: When it last sent a heartbeat, in seconds since the epoch. None: never.
+        public_key: Its public key, in PEM.
     """
 
     node_id: int
-    public_key: bytes
     status: str
     heartbeat: float | None
+    public_key: bytes = b""
 
 
 class ControlClient:
@@ -115,7 +115,7 @@ class ControlClient:
 
     def _list_nodes(self, **options: Any) -> list[KnownNode]:
         nodes = self._call(self._stub.ListNodes, ListNodesRequest(), **options).nodes_info
-        return [KnownNode(node.node_id, bytes(node.public_key), node.status, _last_heartbeat(node)) for node in nodes]
+        return [KnownNode(node.node_id, node.status, _last_heartbeat(node), bytes(node.public_key)) for node in nodes]
 
     def _call(self, method: Callable[..., Any], request: Any, **options: Any) -> Any:
         try:

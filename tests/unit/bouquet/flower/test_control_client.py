@@ -47,9 +47,9 @@ def control() -> Iterator[tuple[FakeControl, ControlClient]]:
 
 def test_all_nodes_are_listed_with_their_last_heartbeat(control: tuple[FakeControl, ControlClient]) -> None:
     assert control[1].list_nodes(5) == [
-        KnownNode(1, b"key", "online", 1000.0),
-        KnownNode(2, b"other", "registered", None),
-        KnownNode(3, b"removed", "unregistered", None),
+        KnownNode(1, "online", 1000.0, b"key"),
+        KnownNode(2, "registered", None, b"other"),
+        KnownNode(3, "unregistered", None, b"removed"),
     ]
 
 

@@ -4,9 +4,11 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from bouquet.contract.keys import make_key
 from bouquet.flower import supernode_main
 from bouquet.flower.node_session import NodeSession
 from bouquet.flower.supernode_main import run_supernode
@@ -118,14 +120,17 @@ def test_a_message_whose_objects_cannot_be_pulled_is_left_and_the_node_pauses(mo
     assert (node.client.sent, node.client.confirmed, node.session.is_receiving) == ([], [], False)
 
 
-def test_a_key_without_tls_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    from bouquet.contract.keys import make_key
+def test_a_key_without_tls_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def leave(code: int, message: str) -> None:  # Flower's would end the tests, too
+        raise SystemExit(f"{code}: {message}")
 
     monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(supernode_main, "flwr_exit", leave)
     key = tmp_path / "node.key"
     key.write_bytes(make_key())
-    with pytest.raises(SystemExit, match="1"):
-        run_supernode(["--insecure", "--auth-supernode-private-key", str(key)], NodeSession(), at_exit=lambda: None)
+    arguments = ["--insecure", "--auth-supernode-private-key", str(key)]
+    with pytest.raises(SystemExit, match="303: .* needs TLS"):
+        run_supernode(arguments, NodeSession(), at_exit=lambda: None)
 
 
 def test_neither_insecure_nor_certificates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
