@@ -52,6 +52,7 @@ class NodeSession:
         self.on_run_ended: Callable[[int], None] = lambda run_id: None
         self._is_working = False  # from the arrival of a message until its reply is sent
         self._leave_reason = ""
+        self._end_lock = threading.Lock()
         self._supernodes: int | None = None
         self._watched_runs: set[int] = set()
 
@@ -73,8 +74,10 @@ class NodeSession:
         return configured | changes
 
     def _end(self) -> None:
-        log(INFO, "Starting over: %s", self._leave_reason)
-        os.kill(os.getpid(), signal.SIGTERM)
+        # Once: a second signal would kill the process before the first has ended it in order.
+        if self._end_lock.acquire(blocking=False):
+            log(INFO, "Starting over: %s", self._leave_reason)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     # The message that the node works on
 

@@ -65,6 +65,8 @@ def test_a_node_without_work_leaves_at_once(signals: list[int], monkeypatch: pyt
     node.loop.turn()
     node.session.leave("the fleet has 2 SuperNodes now")
     assert signals == [signal.SIGTERM]
+    node.loop.turn()
+    assert signals == [signal.SIGTERM]
 
 
 def test_a_node_that_works_on_a_message_leaves_when_it_has_answered(signals: list[int]) -> None:
