@@ -1,7 +1,35 @@
-"""Messages that Bouquet makes from those of Flower."""
+"""Flower messages with other metadata: Flower has no public way to change a message's metadata."""
+
+from typing import Any
 
 from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message
+
+METADATA_FIELDS = (
+    "run_id",
+    "message_id",
+    "src_node_id",
+    "dst_node_id",
+    "reply_to_message_id",
+    "group_id",
+    "created_at",
+    "ttl",
+    "message_type",
+    "src_task_id",
+    "dst_task_id",
+)
+
+
+def with_message_id(message: Message) -> Message:
+    """Return the message with its object id as message id: a message and its content have one name in Flower.
+
+    Args:
+        message: A message whose other metadata is complete, because the object id is a hash of it.
+    """
+    metadata = _changed(message.metadata, message_id=message.object_id)
+    if message.has_error():
+        return make_message(metadata, error=message.error)
+    return make_message(metadata, content=message.content)
 
 
 def error_from_node(reply: Message, node_id: int) -> Message:
@@ -11,20 +39,10 @@ def error_from_node(reply: Message, node_id: int) -> Message:
         reply: The SuperLink's error reply.
         node_id: The node that should have replied.
     """
-    metadata = reply.metadata
-    return make_message(
-        metadata=Metadata(
-            run_id=metadata.run_id,
-            message_id=metadata.message_id,
-            src_node_id=node_id,
-            dst_node_id=metadata.dst_node_id,
-            reply_to_message_id=metadata.reply_to_message_id,
-            group_id=metadata.group_id,
-            created_at=metadata.created_at,
-            ttl=metadata.ttl,
-            message_type=metadata.message_type,
-            src_task_id=metadata.src_task_id,
-            dst_task_id=metadata.dst_task_id,
-        ),
-        error=Error(reply.error.code, f"SuperNode {node_id}: {reply.error.reason}"),
-    )
+    metadata = _changed(reply.metadata, src_node_id=node_id)
+    return make_message(metadata, error=Error(reply.error.code, f"SuperNode {node_id}: {reply.error.reason}"))
+
+
+def _changed(metadata: Metadata, **changes: Any) -> Metadata:
+    """Return a copy of a message's metadata in which some fields have other values."""
+    return Metadata(**{name: getattr(metadata, name) for name in METADATA_FIELDS} | changes)

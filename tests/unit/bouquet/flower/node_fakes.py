@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+from bouquet.flower.messages import with_message_id
 from bouquet.flower.node_session import REPLIES, NodeSession
 from bouquet.flower.supernode_main import MessageLoop
 from flwr.app import ConfigRecord, Error, Message, MessageType, Metadata, RecordDict
@@ -24,6 +25,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 NODE_ID, RUN_ID = 7, 1
+CREATED_AT, TTL_SECONDS = 1.7e9, 1e9
 CONFIG: dict[str, Any] = {"partition-id": 3, "num-partitions": 4, "dataset": "/data"}
 
 PYPROJECT = """
@@ -41,12 +43,8 @@ clientapp = "app:client"
 def message(number: int, run_id: int = RUN_ID) -> Message:
     """A message to the node, with its id."""
     content = RecordDict({"config": ConfigRecord({"number": number})})
-
-    def with_id(message_id: str) -> Message:
-        metadata = Metadata(run_id, message_id, 1, NODE_ID, "", "", 1e9 * 1.7, 1e9, MessageType.QUERY)
-        return make_message(metadata, content)
-
-    return with_id(with_id("").object_id)
+    metadata = Metadata(run_id, "", 1, NODE_ID, "", "", CREATED_AT, TTL_SECONDS, MessageType.QUERY)
+    return with_message_id(make_message(metadata, content))
 
 
 def deflated(whole: Message) -> dict[str, bytes]:
@@ -123,7 +121,7 @@ class Node:
 
     def hand_over(self, reply: Message, without: int = 0) -> list[tuple[str, bytes]]:
         """Hand over a reply as a ClientApp process does; return the last objects of it, as many as are kept back."""
-        reply = with_own_id(reply)
+        reply = with_message_id(reply)
         objects = list(deflated(reply).items())
         session_id = self.state.start_session(RUN_ID)
         with no_object_id_recompute():
@@ -143,25 +141,6 @@ class Node:
     def replies(self) -> list[str]:
         """Ids of the replies that are still here."""
         return [key for key, entry in self.state.msg_store.items() if entry.message.metadata.reply_to_message_id]
-
-
-def with_own_id(reply: Message) -> Message:
-    """The same message, whose metadata has its id."""
-    old = reply.metadata
-    metadata = Metadata(
-        old.run_id,
-        reply.object_id,
-        old.src_node_id,
-        old.dst_node_id,
-        old.reply_to_message_id,
-        old.group_id,
-        old.created_at,
-        old.ttl,
-        old.message_type,
-    )
-    if reply.has_error():
-        return make_message(metadata, error=reply.error)
-    return make_message(metadata, reply.content)
 
 
 def reply_to(received: Message, number: int = 100) -> Message:

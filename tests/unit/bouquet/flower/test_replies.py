@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bouquet.flower import supernode_main
+from bouquet.flower.messages import with_message_id
 from flwr.app import Message
 
 from tests.unit.bouquet.flower.fakes import after
-from tests.unit.bouquet.flower.node_fakes import Node, deflated, error_to, message, reply_to, with_own_id
+from tests.unit.bouquet.flower.node_fakes import Node, deflated, error_to, message, reply_to
 
 
 def answered(reply: Message) -> str:
@@ -21,7 +22,7 @@ def test_a_reply_is_sent_with_all_its_objects() -> None:
     after(0.1, lambda: node.hand_over(reply))
     node.loop.turn()
     assert [answered(sent) for sent in node.client.sent] == [received.metadata.message_id]
-    assert node.client.pushed == set(deflated(with_own_id(reply)))
+    assert node.client.pushed == set(deflated(with_message_id(reply)))
     assert node.replies() == []
 
 
