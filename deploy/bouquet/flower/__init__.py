@@ -23,10 +23,17 @@ fleet_client          its connection to the SuperLink
 heartbeat             its heartbeats
 supernode_runtime     its Runtime API, for ClientApp processes and the executor
 
-superlink_main        the SuperLink: its start and its servicers
-link_state            its messages and objects, in memory and in files
+superlink_main        the SuperLink: its start
+superlink_events      what the parts of one SuperLink share
+fleet_servicer        its Fleet API, for SuperNodes
+superlink_runtime     its Runtime API, for ServerApp processes and the executor
+control_servicer      its Control API, for the `flwr` command
+link_state            its state: Flower's, but for messages and objects
+message_state         its messages, in memory and in files
+object_files          their objects, likewise
 message_files         those files
 liveness              which SuperNodes still answer
+node_auth             who may call the Fleet API
 auth_log              which SuperNodes were refused, and why
 
 task_queue            the executor's side of the Runtime API

@@ -1,29 +1,21 @@
-"""Signatures of SuperNodes, made and verified once a second rather than at every call.
+"""Signatures of a SuperNode, made once a second rather than at every call.
 
-A SuperNode signs the time of each of its calls, and nothing else of them, with its P-384 key. Verifying that was 46 %
-of the SuperLink's CPU while messages went around. A SuperNode of ours rounds the time down to whole seconds, so that
-one signature serves all calls of a second; a SuperLink of ours remembers which signatures it has found valid. Both
-speak Flower's protocol, and what is accepted stays the same: Flower takes any signed time of the last 200 s.
+A SuperNode signs the time of each of its calls, and nothing else of them, with its P-384 key. It rounds the time down
+to whole seconds, so that one signature serves all calls of a second, and the SuperLink has less to verify
+(`node_auth`). That is Flower's protocol: a stock SuperLink accepts any signed time of the last minutes.
 """
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.constant import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from flwr.supercore.primitives.asymmetric import (
-    bytes_to_public_key,
     public_key_to_bytes,
     sign_message,
-    verify_signature,
 )
-
-from bouquet.flower.replacements import replace
-
-REMEMBERED = 4096  # signatures: some a node and second
 
 NodeKeys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
 
@@ -65,16 +57,3 @@ class SigningInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc
         if signed[0] != timestamp:
             self._signed = signed = (timestamp, sign_message(self._private_key, timestamp.encode("ascii")))
         return signed
-
-
-@lru_cache(REMEMBERED)
-def verified(key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the signature of the message is by the holder of the public key, which is in PEM."""
-    return verify_signature(bytes_to_public_key(key), message, signature)
-
-
-def verify_once() -> None:
-    """Have this SuperLink verify each signature once."""
-    module = "flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor"
-    replace(module, "bytes_to_public_key", bytes)  # the key goes to `verify_signature` alone, which reads it now
-    replace(module, "verify_signature", verified)

@@ -1,24 +1,13 @@
 import datetime
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
 import pytest
-from bouquet.flower import signatures
 from bouquet.flower.signatures import SigningInterceptor
-from flwr.common.constant import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from flwr.common.constant import SIGNATURE_HEADER
 from flwr.server.superlink.fleet.grpc_rere import node_auth_server_interceptor as server_auth
 from flwr.supercore.primitives.asymmetric import generate_key_pairs
-
-
-@pytest.fixture
-def verify_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The SuperLink of the test verifies each signature once."""
-    for name in ("bytes_to_public_key", "verify_signature"):
-        monkeypatch.setattr(server_auth, name, getattr(server_auth, name))
-    signatures.verify_once()
-    yield
 
 
 class Details(SimpleNamespace):
@@ -60,20 +49,3 @@ def test_calls_of_one_second_share_a_signature_that_flower_accepts() -> None:
     assert first == second
     assert later[SIGNATURE_HEADER] != first[SIGNATURE_HEADER]
     assert {answer_to(call) for call in (first, second, later)} == {"accepted"}
-
-
-def test_a_remembered_signature_is_accepted_for_its_key_and_time_alone(verify_once: None) -> None:
-    now = datetime.datetime.now(datetime.UTC)
-    (mine,), (theirs,) = signed_calls([now]), signed_calls([now])
-    assert [answer_to(call) for call in (mine, theirs, mine)] == ["accepted"] * 3
-    earlier = (now - datetime.timedelta(seconds=1)).replace(microsecond=0).isoformat()
-    assert answer_to(mine | {PUBLIC_KEY_HEADER: theirs[PUBLIC_KEY_HEADER]}) == "Invalid signature"
-    assert answer_to(mine | {TIMESTAMP_HEADER: earlier}) == "Invalid signature"
-
-
-def test_a_remembered_signature_grows_too_old(verify_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    (call,) = signed_calls([datetime.datetime.now(datetime.UTC)])
-    assert answer_to(call) == "accepted"
-    tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
-    monkeypatch.setattr(server_auth, "now", lambda: tomorrow)
-    assert answer_to(call) == "Invalid timestamp"
