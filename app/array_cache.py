@@ -16,8 +16,9 @@ from logging import WARNING
 from pathlib import Path
 
 import numpy as np
-from flwr.common.logger import log
 from numpy.typing import NDArray
+
+from app.run_log import log
 
 Arrays = dict[str, NDArray[np.uint8]]
 Key = tuple[object, ...]

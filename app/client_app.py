@@ -4,12 +4,12 @@ from logging import INFO
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.logger import log
 
 from app.device import device
 from app.model import TENSORFLOW_VERSION, learner
 from app.node_config import Node, name_errors
 from app.run_config import RunConfig
+from app.run_log import log
 
 app = ClientApp(mods=[name_errors])
 

@@ -14,9 +14,9 @@ from logging import INFO
 from typing import Any
 
 import tensorflow as tf
-from flwr.common.logger import log
 
 from app.exceptions import SettingError
+from app.run_log import log
 
 GPU = "BOUQUET_GPU"
 LIMIT = "BOUQUET_GPU_MEMORY_MIB"

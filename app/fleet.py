@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from logging import INFO
 from pathlib import Path
 
-from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from app.exceptions import FleetError, SettingError
+from app.run_log import log
 
 SIZE_SETTING = "BOUQUET_SUPERNODES"
 FILE_SETTING = "BOUQUET_SIZE_FILE"

@@ -14,11 +14,11 @@ from logging import INFO, WARNING
 from typing import Any, Literal, NoReturn
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
-from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from app.exceptions import FleetError
 from app.fleet import poll_nodes
+from app.run_log import log
 
 PARTITION_ID_QUERY = f"{MessageType.QUERY}.partition_id"
 

@@ -6,7 +6,6 @@ import time
 from logging import ERROR, INFO
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
-from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from app import dataset, fleet
@@ -14,6 +13,7 @@ from app.exceptions import RunError
 from app.participants import Participants
 from app.results import Results
 from app.run_config import RunConfig
+from app.run_log import log
 from app.strategy import RecordedFedAvg
 
 app = ServerApp()

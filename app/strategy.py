@@ -9,12 +9,12 @@ from logging import WARNING
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
-from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from app.exceptions import RunError
 from app.participants import FixedNodesGrid, Participants
+from app.run_log import log
 
 NodeValues = dict[str, Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from bouquet.executor.channel import Channel
 from bouquet.executor.linux import die_with_parent, name_process, volunteer_for_oom_kill
-from bouquet.flower.client_app import ClientAppProcess
-from bouquet.flower.server_app import run_serverapp
+from bouquet.flower.client_app_process import ClientAppProcess
+from bouquet.flower.server_app_process import run_serverapp
 from bouquet.flower.task_queue import RuntimeApi
 
 

@@ -1,31 +1,45 @@
-"""The seam to Flower: every use of Flower's private API is in this package, and nowhere else.
+"""The seam to Flower 1.34: whatever Bouquet uses of Flower's private API, it uses here.
 
-Written against Flower 1.34; `tests/unit/deploy/flower/test_contract.py` checks each line of this table against the
-installed release and says which piece to mend.
+Bouquet builds its SuperLink and its SuperNode from Flower's parts, so that they wait for events instead of polling and
+survive restarts. `private_api` lists each private name that is imported, `replacements` each name that had to be
+replaced in Flower's modules instead, and why. `tests/unit/bouquet/flower/test_seam.py` holds both lists to the code;
+`test_contract.py` beside it holds the installed Flower to what the code relies on, and names what to adapt.
 
-==============  =====================================================================================================
-piece           depends on
-==============  =====================================================================================================
-superlink.py    the servicer classes and the names under which `flower_superlink`, `runtime_grpc` and `control_grpc`
-                instantiate them; their methods' signatures; `SuperLinkLifespan.startup`; that `control_handlers`
-                waits for log lines by `time.sleep(LOG_STREAM_INTERVAL)`; that `PushMessages` answers with the
-                objects to push; `get_authenticated_task`; that a node does one thing after the other
-database.py     `InMemoryLinkState` and `InMemoryCoreState`: the methods for messages and objects, and what they use of
-                themselves; `InMemoryObjectStore`; `SqlLinkState`; the names in the two factories; what is deleted
-                when a run ends, and when a message is confirmed
-channels.py     `create_channel` calls `grpc` by that name; `MAX_RETRY_DELAY`
-refusal.py      `NodeAuthServerInterceptor`, under that name in `flower_superlink`; the codes of `FlowerError` for a
-                node that may not register or activate; that an abort leaves its code in the context
-control.py      the Control API's `ListNodes` and `RegisterNode`; that a key already known is refused as 'in use'
-supernode.py    `start_client_internal`: its `_init_connection` and what that yields, its sleeps (3 s after an empty
-                pull, 0.5 s for a reply), its `_push_messages`; that a message is confirmed once all its objects are
-                stored;
-                `grpc_rere_client.connection`: `create_channel`, `wrap_stub`, `HeartbeatSender` and its retries
-tasks.py        the Runtime API's messages; `TASK_TOKEN_HEADER`; `run_clientapp.push_message`
-clientapp.py    `run_clientapp`: `pull_task_input`, `push_message`, `push_task_output`; `install_from_fab`;
-                `get_load_client_app_fn`; `RuntimeTokenClientInterceptor._token`
-nodes.py        the Control API's `ListNodes`: `online_until` is the last heartbeat and `HEARTBEAT_PATIENCE` intervals
-serverapp.py    `run_serverapp`: `GrpcGrid`, `start_log_uploader`, `flush_logs`; `grpc_grid.create_channel`;
-                that the SuperLink answers for a node as `SUPERLINK_NODE_ID`
-==============  =====================================================================================================
+====================  ================================================================================================
+version               refuses any release of Flower but 1.34
+private_api           the private names that each module imports
+replacements          the names in Flower's modules that are replaced, and why
+
+notifier              waiting for events in one process, without gRPC
+delivery_tracker      which messages are complete, without gRPC
+holding               held calls: a server answers once there is something to answer
+channels              channels and retries that find a restarted server within seconds
+signatures            one signature a second for all calls of a SuperNode
+messages              messages made from Flower's
+
+supernode_main        the SuperNode: its start and its main loop
+node_session          what the parts of one SuperNode share
+fleet_client          its connection to the SuperLink
+heartbeat             its heartbeats
+supernode_runtime     its Runtime API, for ClientApp processes and the executor
+
+superlink_main        the SuperLink: its start
+superlink_events      what the parts of one SuperLink share
+fleet_servicer        its Fleet API, for SuperNodes
+superlink_runtime     its Runtime API, for ServerApp processes and the executor
+control_servicer      its Control API, for the `flwr` command
+link_state            its state: Flower's, but for messages and objects
+message_state         its messages, in memory and in files
+object_files          their objects, likewise
+message_files         those files
+liveness              which SuperNodes still answer
+node_auth             who may call the Fleet API
+auth_log              which SuperNodes were refused, and why
+
+task_queue            the executor's side of the Runtime API
+client_app_process    serves the messages of one run in a process
+server_app_process    runs one ServerApp in a process
+control_client        the client of the Control API: list and register nodes
+stock                 Flower's own SuperLink and SuperNode, unchanged (EXECUTOR=stock)
+====================  ================================================================================================
 """

@@ -1,39 +1,45 @@
-"""gRPC channels that look for a server that is back after seconds, rather than minutes.
+"""gRPC channels and retries that find a restarted server within seconds rather than minutes.
 
-gRPC waits up to 120 s between two attempts to connect, 20 s for one attempt, and Flower up to 20 s between two calls.
+By default gRPC waits up to 120 s between two attempts to connect and 20 s for one attempt, and Flower up to 20 s
+between two calls.
 """
 
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Sequence
 
 import grpc
+from flwr.supercore.grpc import GRPC_MAX_MESSAGE_LENGTH
+from flwr.supercore.retry import RetryInvoker, exponential
 
-from bouquet.flower.replacements import replace
-
-LONGEST_PAUSE = 3  # seconds between two attempts
+MAX_PAUSE_SECONDS = 3
+"""The longest pause between two attempts."""
 
 OPTIONS = (
+    ("grpc.max_send_message_length", GRPC_MAX_MESSAGE_LENGTH),
+    ("grpc.max_receive_message_length", GRPC_MAX_MESSAGE_LENGTH),
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", LONGEST_PAUSE * 1000),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # despite its name: for one attempt
+    ("grpc.max_reconnect_backoff_ms", MAX_PAUSE_SECONDS * 1000),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # despite its name: the time for one attempt
 )
 
 
-def reconnect_soon() -> None:
-    """Have all channels that Flower opens in this process from now on, and its repeated calls, try again soon."""
+def open_channel(
+    address: str, root_certificates: bytes | None, interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = ()
+) -> grpc.Channel:
+    """Return a channel to a server.
 
-    def insecure_channel(target: str, options: Any = None) -> grpc.Channel:
-        return grpc.insecure_channel(target, options=[*(options or ()), *OPTIONS])
+    Args:
+        address: `host:port` of the server.
+        root_certificates: The CA certificates by which to verify the server, in PEM. None: no TLS.
+        interceptors: What each call passes through, the first one first.
+    """
+    if root_certificates is None:
+        channel = grpc.insecure_channel(address, options=OPTIONS)
+    else:
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(root_certificates), options=OPTIONS)
+    return grpc.intercept_channel(channel, *interceptors)
 
-    def secure_channel(target: str, credentials: Any, options: Any = None) -> grpc.Channel:
-        return grpc.secure_channel(target, credentials, options=[*(options or ()), *OPTIONS])
 
-    channels = {"insecure_channel": insecure_channel, "secure_channel": secure_channel}
-    replace("flwr.supercore.grpc", "grpc", SimpleNamespace(**{**vars(grpc), **channels}))
-    replace("flwr.supercore.retry.grpc_retry", "MAX_RETRY_DELAY", LONGEST_PAUSE)
-
-
-def without_watch(channel: grpc.Channel) -> grpc.Channel:
-    """Keep Flower from watching a channel's state, which it does for a line in the debug log, five times a second."""
-    channel.subscribe = lambda callback, try_to_connect=False: None
-    return channel
+def with_quick_retries(invoker: RetryInvoker) -> RetryInvoker:
+    """Return the invoker, which now waits for at most 3 s between two calls."""
+    invoker.wait_gen_factory = lambda: exponential(max_delay=MAX_PAUSE_SECONDS)
+    return invoker

@@ -1,8 +1,9 @@
 """Held calls: a client asks the server, in a call's metadata, to answer only once there is something to answer.
 
 A held call occupies one thread of the server and costs nothing else: no timer, no poll. The server limits the time. The
-limit is well below what cuts idle connections (Flower's gRPC keepalive is 210 s), and an event that was missed, such as a
-message stored by another process, is noticed after that time at the latest. Stock servers ignore the metadata.
+limit is well below the time after which idle connections are cut (Flower's gRPC keepalive is 210 s). An event that was
+missed, such as a message stored by another process, is noticed after that time at the latest. Stock servers ignore the
+metadata.
 """
 
 import threading

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flwr.app import Message, Metadata
+from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message
 
 METADATA_FIELDS = (
@@ -30,6 +30,17 @@ def with_message_id(message: Message) -> Message:
     if message.has_error():
         return make_message(metadata, error=message.error)
     return make_message(metadata, content=message.content)
+
+
+def error_from_node(reply: Message, node_id: int) -> Message:
+    """Return an error that the SuperLink gave on behalf of a node as an error from that node, whose reason names it.
+
+    Args:
+        reply: The SuperLink's error reply.
+        node_id: The node that should have replied.
+    """
+    metadata = _changed(reply.metadata, src_node_id=node_id)
+    return make_message(metadata, error=Error(reply.error.code, f"SuperNode {node_id}: {reply.error.reason}"))
 
 
 def _changed(metadata: Metadata, **changes: Any) -> Metadata:

@@ -29,7 +29,8 @@ class KeyedNotifier:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler may call `close` in a thread that is about to wait.
+        self._lock = threading.RLock()
         self._counts: defaultdict[Hashable, int] = defaultdict(int)
         self._waiting: dict[Hashable, threading.Condition] = {}
         self._closed = False

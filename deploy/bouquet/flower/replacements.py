@@ -1,31 +1,40 @@
-"""Put something of ours in the place of a name in one of Flower's modules."""
+"""Every name in Flower's modules that Bouquet replaces, and why. All else is built from Flower's parts."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
-SUPPORTED = "1.34."
+from bouquet.flower.version import FlowerChangedError
 
+_RUN_SERVERAPP = "flwr.superlink.runtime.run_serverapp"
 
-class FlowerChangedError(RuntimeError):
-    """Flower is not the release that this package was written against."""
-
-
-def check_version() -> None:
-    """Raise `FlowerChangedError` unless the installed Flower is a 1.34 release."""
-    if not (installed := version("flwr")).startswith(SUPPORTED):
-        raise FlowerChangedError(
-            f"flwr is {installed}, deploy/flower was written against {SUPPORTED}x: install flwr==1.34.0, "
-            "or set EXECUTOR=stock"
-        )
+REPLACEMENTS: dict[tuple[str, str], str] = {
+    (_RUN_SERVERAPP, "GrpcGrid"): "`run_serverapp` constructs its Grid by this name; ours waits for replies by events",
+    (
+        _RUN_SERVERAPP,
+        "start_log_uploader",
+    ): "Flower's wakes five times a second, whether or not there are lines to upload",
+    (_RUN_SERVERAPP, "flush_logs"): "Flower's sleeps for a second at the end of each run",
+}
 
 
 def replace(module: str, name: str, replacement: Any) -> Any:
-    """Set `name` in the module, which must have it, and return what was there.
+    """Replace a name in one of Flower's modules.
 
-    The module goes by its name: several of Flower's packages export a function named like the module it is from,
-    which hides the module from `from ... import`.
+    Args:
+        module: The module. It goes by its name, because several of Flower's packages export a function named like the
+            module that it is from, which hides the module from `from ... import`.
+        name: One of the module's names in `REPLACEMENTS`.
+        replacement: What to put there.
+
+    Returns:
+        What was there.
+
+    Raises:
+        KeyError: The name is not in `REPLACEMENTS`.
+        FlowerChangedError: The module has no such name.
     """
+    if (module, name) not in REPLACEMENTS:
+        raise KeyError(f"{module}.{name} is not in bouquet.flower.replacements.REPLACEMENTS: list it with a reason")
     target = import_module(module)
     if not hasattr(target, name):
         raise FlowerChangedError(f"{module} no longer has `{name}`")

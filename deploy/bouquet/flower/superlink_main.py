@@ -36,9 +36,9 @@ from bouquet.flower.link_state import StateFactory
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.node_auth import NodeAuthInterceptor
 from bouquet.flower.object_files import ObjectFilesFactory
-from bouquet.flower.replacements import check_version
 from bouquet.flower.superlink_events import SuperLinkEvents
 from bouquet.flower.superlink_runtime import EventRuntimeServicer
+from bouquet.flower.version import check_version
 
 
 class EventLifespan(SuperLinkLifespan):

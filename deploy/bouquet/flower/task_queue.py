@@ -1,7 +1,7 @@
-"""The executor's side of Flower's Runtime API: see, claim, keep alive and, if need be, fail tasks."""
+"""The executor's side of Flower's Runtime API: find, claim, keep alive and, if need be, fail tasks."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,65 +14,103 @@ from flwr.proto import log_pb2, message_pb2, node_pb2, runtime_pb2
 from flwr.proto.runtime_pb2_grpc import RuntimeStub
 from flwr.proto.task_pb2 import Task
 from flwr.supercore.constant import TASK_TOKEN_HEADER, TaskType
-from flwr.supercore.exit import add_exit_handler as at_exit
-from flwr.supercore.grpc import create_channel
-from flwr.supercore.interceptors import RuntimeTokenClientInterceptor, RuntimeVersionClientInterceptor
+from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 from flwr.supernode.runtime.run_clientapp import push_message
 
+from bouquet.flower.channels import open_channel
 from bouquet.flower.holding import HOLD_HEADER
 from bouquet.flower.notifier import KeyedListener
 
-LISTEN = 5.0  # seconds; a look starts automations that are due, and finds tasks that are pending anew
-NODE_LISTEN = 20.0  # seconds, at a SuperNode, which has no automations: each look is 1.5 ms of CPU
-PATIENCE: dict[str, Any] = {"wait_for_ready": True, "timeout": 10.0}  # for a server that is started anew
-STOCK_PACE = 1.0  # seconds between two looks at a server that does not hold its answers
+__all__ = ["RuntimeApi", "Task", "TaskQueue", "TaskToken", "TaskType"]
 
+SERVERAPP_POLL_SECONDS = 5.0
+"""Longest time between two requests for ServerApp tasks: a request also starts automations that are due, and finds
+tasks whose claim has expired."""
+CLIENTAPP_POLL_SECONDS = 20.0
+"""The same for ClientApp tasks. A SuperNode has no automations, and each request costs 1.5 ms of CPU."""
+STOCK_POLL_SECONDS = 1.0
+"""Time between two requests to a server that does not hold its answers."""
+HEARTBEAT_TIMEOUT_SECONDS = 5.0
 
-__all__ = ["RuntimeApi", "TaskQueue", "TaskType", "at_exit"]
+_ACROSS_RESTART: dict[str, Any] = {"wait_for_ready": True, "timeout": 10.0}
+"""Options of a call that waits for a server that is being restarted."""
 
 
 @dataclass(frozen=True)
 class RuntimeApi:
-    """Where a Runtime API listens, and whether apps may install their dependencies."""
+    """Where a Runtime API listens, and whether apps may install their dependencies.
+
+    Attributes:
+        address: `host:port`.
+        root_certificates: Path of the CA certificates by which to verify the server. None: no TLS.
+        install_dependencies: Whether apps may install their dependencies at run time.
+    """
 
     address: str
-    root_certificates: str | None = None  # path of a CA certificate; None: no TLS
+    root_certificates: str | None = None
     install_dependencies: bool = False
 
     def certificates(self) -> bytes | None:
-        """The CA certificate."""
+        """Return the CA certificates, in PEM; None: no TLS."""
         return Path(self.root_certificates).read_bytes() if self.root_certificates else None
 
     def channel(self, component: str, *interceptors: Any) -> grpc.Channel:
-        """A new channel to the API."""
-        return create_channel(
-            server_address=self.address,
-            insecure=self.root_certificates is None,
-            root_certificates=self.certificates(),
-            interceptors=[RuntimeVersionClientInterceptor(component_name=component), *interceptors],
-        )
+        """Return a new channel to the API.
+
+        Args:
+            component: What the caller calls itself.
+            interceptors: What each call passes through.
+        """
+        version = RuntimeVersionClientInterceptor(component_name=component)
+        return open_channel(self.address, self.certificates(), [version, *interceptors])
+
+
+class TaskToken(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] # grpc has no types
+    """Sends the token of a task with each call.
+
+    Attributes:
+        token: The token. It may change: one channel for all tasks of a process saves milliseconds for each.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def intercept_unary_unary(
+        self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
+    ) -> Any:
+        """Add the token to the metadata of one call."""
+        metadata = (*(client_call_details.metadata or ()), (TASK_TOKEN_HEADER, self.token))
+        return continuation(client_call_details._replace(metadata=metadata), request)
 
 
 class TaskQueue:
-    """Pending tasks of one type, and what the executor says about those it has claimed."""
+    """Pending tasks of one type, and what the executor reports about those that it has claimed."""
 
     def __init__(self, api: RuntimeApi, task_type: TaskType, listener: KeyedListener | None = None) -> None:
-        """`listener` hears of tasks where the server is in the same process; a held call would cost more CPU."""
+        """Open a channel to the API.
+
+        Args:
+            api: Where to find tasks.
+            task_type: The type of the tasks; others are left to others.
+            listener: Waits for tasks where the server, or a process that tells of its tasks, is at hand. It costs less
+                CPU than a held call.
+        """
         self._api = api
         self._type = task_type
         self._listener = listener
-        self._patience = NODE_LISTEN if task_type == TaskType.CLIENT_APP else LISTEN
+        self._poll_seconds = CLIENTAPP_POLL_SECONDS if task_type == TaskType.CLIENT_APP else SERVERAPP_POLL_SECONDS
         self._stub = RuntimeStub(api.channel("SuperExec"))
 
     def pending(self) -> Sequence[Task]:
-        """Wait for pending tasks, oldest first; empty if none came within the server's limit, or the server went.
+        """Wait for pending tasks and return them, oldest first.
 
-        Waits, too, while the server does not accept calls yet.
+        It also waits while the server does not accept calls yet. It returns nothing if there was no task within the
+        server's limit, or if the server went away.
         """
         start = time.monotonic()
         metadata: tuple[tuple[str, str], ...] = ()
         if self._listener:
-            self._listener.wait(self._patience)
+            self._listener.wait(self._poll_seconds)
             metadata = ((HOLD_HEADER, "0"),)
         try:
             response = self._stub.PullPendingTasks(
@@ -83,14 +121,17 @@ class TaskQueue:
                 raise
             return ()
         tasks = [task for task in response.tasks if task.type == self._type]
-        if not tasks and not self._listener and time.monotonic() - start < STOCK_PACE:
-            time.sleep(STOCK_PACE)
+        if not tasks and not self._listener and time.monotonic() - start < STOCK_POLL_SECONDS:
+            time.sleep(STOCK_POLL_SECONDS)
         return tasks
 
     def claim(self, task: Task) -> str | None:
-        """Claim a task: the token to work on it, or None if someone else was faster, or the server went.
+        """Claim a task.
 
-        A claim whose answer was lost runs out after a minute, and the task is pending anew.
+        A claim whose answer was lost expires after a minute. Then the task is pending again.
+
+        Returns:
+            The token to work on the task. None if someone else was faster, or if the server went away.
         """
         try:
             return self._stub.ClaimTask(runtime_pb2.ClaimTaskRequest(task_id=task.task_id)).token or None
@@ -100,35 +141,41 @@ class TaskQueue:
             return None
 
     def heartbeat(self, token: str) -> bool:
-        """Tell the server that the task is being worked on; False if it has been ended meanwhile."""
+        """Tell the server that somebody works on a task; return False if the task has ended."""
         try:
             request = runtime_pb2.SendTaskHeartbeatRequest()
             metadata = ((TASK_TOKEN_HEADER, token),)
-            return bool(self._stub.SendTaskHeartbeat(request, metadata=metadata, timeout=5).success)
+            return bool(
+                self._stub.SendTaskHeartbeat(request, metadata=metadata, timeout=HEARTBEAT_TIMEOUT_SECONDS).success
+            )
         except grpc.RpcError as error:
             return bool(error.code() != grpc.StatusCode.UNAUTHENTICATED)
 
     def fail(self, token: str, reason: str, message: bytes | None = None) -> None:
-        """End a task whose process is gone, in the way that its type asks for.
+        """End a task whose process has ended.
 
-        ClientApp: an error reply to `message`, the serialized message that the process had pulled; None if it had
-        not come that far. ServerApp: a line in the run's log, and the run has failed.
+        A ClientApp's message gets an error reply. A ServerApp's run fails, with a line in its log.
+
+        Args:
+            token: The token of the task.
+            reason: Why the process ended.
+            message: The message that a ClientApp process had pulled, serialized. None: it had not pulled it yet.
         """
-        channel = self._api.channel("SuperExec", RuntimeTokenClientInterceptor(token))
+        channel = self._api.channel("SuperExec", TaskToken(token))
         try:
             stub = RuntimeStub(channel)
             if self._type == TaskType.CLIENT_APP:
                 _reply_with_error(stub, reason, message)
             else:
                 node = node_pb2.Node(node_id=0)
-                stub.PushLogs(log_pb2.PushLogsRequest(node=node, logs=[f"ERROR :     {reason}\n"]), **PATIENCE)
+                stub.PushLogs(log_pb2.PushLogsRequest(node=node, logs=[f"ERROR :     {reason}\n"]), **_ACROSS_RESTART)
             output = runtime_pb2.PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=reason)
-            stub.PushTaskOutput(output, **PATIENCE)
+            stub.PushTaskOutput(output, **_ACROSS_RESTART)
         finally:
             channel.close()
 
     def finish(self, token: str, reason: str) -> None:
-        """End a ClientApp task that has replied, but whose process did not live to hand in its Context."""
+        """End a task of a ClientApp that has replied, but whose process ended before it handed over its Context."""
         self._stub.PushTaskOutput(
             runtime_pb2.PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=reason),
             metadata=((TASK_TOKEN_HEADER, token),),
@@ -136,7 +183,7 @@ class TaskQueue:
 
 
 def _reply_with_error(stub: RuntimeStub, reason: str, serialized: bytes | None) -> None:
-    if serialized is None:  # the process died before it had the message: it is still there
+    if serialized is None:  # the process ended before it pulled the message, so the message is still there
         try:
             stub.PullTaskInput(runtime_pb2.PullTaskInputRequest())
         except grpc.RpcError as error:

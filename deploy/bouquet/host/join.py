@@ -64,14 +64,14 @@ def enrol_remote_node(settings: HostSettings, root_certificate: bytes) -> tuple[
     Raises:
         SettingError: Other machines cannot reach the Fleet API.
     """
-    from bouquet.flower.control_client import ControlApi  # noqa: PLC0415  importing Flower is slow
+    from bouquet.flower.control_client import ControlClient  # noqa: PLC0415  importing Flower is slow
 
     superlink = fleet_address(settings)
     private_key = make_key()
-    with ControlApi(f"127.0.0.1:{settings.control_port}", root_certificate) as api:
-        enrolled = len(api.enrolled())
+    with ControlClient(f"127.0.0.1:{settings.control_port}", root_certificate) as api:
+        enrolled = len(api.registered())
         partition_id = settings.partition_id if settings.partition_id is not None else enrolled
-        api.enrol(public_key(private_key))
+        api.register(public_key(private_key))
     summary = (
         f"enrolled a SuperNode for partition-id {partition_id}, key {fingerprint(public_key(private_key))}; the "
         "command below contains that key, starts one node, and needs the image there: "

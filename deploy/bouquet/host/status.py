@@ -18,7 +18,7 @@ from bouquet.host.fleet.base import Fleet, Member
 from bouquet.host.text_table import text_table
 
 if TYPE_CHECKING:
-    from bouquet.flower.list_nodes import KnownNode
+    from bouquet.flower.control_client import KnownNode
 
 COLUMNS = ("name", "role", "partition-id", "node-id", "state", "heartbeat", "memory", "runs", "device")
 MIB = 1024**2
@@ -64,15 +64,12 @@ def read_status(fleet: Fleet, flower_home: Path) -> FleetStatus:
 def list_known_nodes(flower_home: Path) -> "tuple[list[KnownNode], str]":
     """Return the nodes that the SuperLink knows, and why it did not answer, empty where it did."""
     # Imported here: the import takes a second, during which Docker answers.
-    import grpc  # noqa: PLC0415
-
-    from bouquet.flower.list_nodes import list_nodes  # noqa: PLC0415
+    from bouquet.flower.control_client import ControlClient  # noqa: PLC0415
 
     try:
         address, certificate = read_connection(flower_home)
-        return list_nodes(address, certificate.read_bytes() if certificate else None, SUPERLINK_TIMEOUT), ""
-    except grpc.RpcError as error:
-        return [], f"{address}: {error.code().name}: {error.details()}"
+        with ControlClient(address, certificate.read_bytes() if certificate else None) as client:
+            return client.list_nodes(SUPERLINK_TIMEOUT), ""
     except (FleetError, OSError) as error:
         return [], str(error)
 

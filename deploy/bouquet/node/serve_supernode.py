@@ -6,16 +6,15 @@
 import sys
 from collections.abc import Sequence
 
-import grpc
-
 from bouquet.contract.node_status import NodeStatusFile
 from bouquet.contract.readiness import Readiness
 from bouquet.errors import FleetError, report_errors
 from bouquet.executor.executor import Executor
 from bouquet.flower import stock
-from bouquet.flower.channels import reconnect_soon
-from bouquet.flower.supernode_main import Node, run_supernode
-from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType, at_exit
+from bouquet.flower.fleet_client import SuperLinkUnreachableError
+from bouquet.flower.node_session import NodeSession
+from bouquet.flower.supernode_main import run_supernode
+from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType
 from bouquet.node.slot import FleetSizeListener, watch_fleet_size
 from bouquet.runtime.health import Health
 from bouquet.settings.executor_settings import ExecutorSettings
@@ -40,10 +39,7 @@ def serve(arguments: Sequence[str], settings: ServingNodeSettings, executor_sett
             _serve_stock(arguments, settings, health, status)
         else:
             _serve_warm(arguments, settings, executor_settings, health, status)
-    except (grpc.RpcError, RuntimeError) as error:
-        # Flower logs the RpcError and lets its generator end: what comes out is "generator didn't yield".
-        if isinstance(error, RuntimeError) and "generator didn't yield" not in str(error):
-            raise
+    except SuperLinkUnreachableError as error:
         raise FleetError(
             f"SUPERLINK={_value(arguments, '--superlink')}: gave up reaching the SuperLink",
             "start it, or correct SUPERLINK; if it refused this node (see above), its log says why; "
@@ -66,18 +62,15 @@ def _serve_warm(
         health.set_flower(False)
         status.set_offline()
 
-    reconnect_soon()
-    node = Node(online, offline)
+    session = NodeSession(online, offline)
     api = RuntimeApi(address=_value(arguments, "--clientappio-api-address"))
-    executor = Executor(TaskQueue(api, TaskType.CLIENT_APP, node.tasks), api, executor_settings)
-    node.on_run_ended = executor.end_run
+    executor = Executor(TaskQueue(api, TaskType.CLIENT_APP, session.tasks), api, executor_settings)
+    session.on_run_ended = executor.end_run
     executor.on_task = status.set_run
-    _watch_fleet_size(settings, node)
-    sys.argv = ["flower-supernode", *arguments, "--isolation", "process"]
-    at_exit(executor.stop)
+    _watch_fleet_size(settings, session)
     executor.start(health.set_executor)
     try:
-        run_supernode(node)
+        run_supernode(arguments, session, at_exit=executor.stop)
     finally:
         executor.stop()
 
@@ -89,7 +82,7 @@ def _serve_stock(
         health.set_flower(True)
         status.set_registered(node_id)
 
-    _watch_fleet_size(settings, stock.Node())
+    _watch_fleet_size(settings, stock.StockNode())
     health.set_executor(True)  # Flower's own executor starts and ends with each message
     stock.supernode(arguments, registered)
 

@@ -12,24 +12,24 @@ from bouquet.contract.fleet_size import write_size
 from bouquet.contract.keys import key_path, make_key, public_key, write_identity
 from bouquet.contract.tls_files import CA
 from bouquet.errors import report_errors
-from bouquet.flower.control_client import ControlApi
+from bouquet.flower.control_client import ControlClient
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.oneshot import EnrolSettings
 
 
-def enrol(api: ControlApi, identities: Path, partition_ids: range) -> int:
+def enrol(api: ControlClient, identities: Path, partition_ids: range) -> int:
     """Enrol the nodes of these partitions; return how many the SuperLink did not know before."""
-    enrolled = api.enrolled()
+    enrolled = api.registered()
     new = 0
     for partition_id in partition_ids:
         path = key_path(identities, partition_id)
         private_key = path.read_bytes() if path.exists() else None
         if private_key and public_key(private_key) in enrolled:
             continue
-        if private_key is None or not api.enrol(public_key(private_key)):
+        if private_key is None or not api.register(public_key(private_key)):
             # There is no key yet, or its node was removed: Flower never registers such a key again.
             private_key = make_key()
-            api.enrol(public_key(private_key))
+            api.register(public_key(private_key))
             write_identity(identities, partition_id, private_key)
         new += 1
     return new
@@ -42,7 +42,7 @@ def main() -> None:
         sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
     else:
         identities = settings.directories.identities
-        with ControlApi(settings.control, (identities / CA).read_bytes()) as api:
+        with ControlClient(settings.control, (identities / CA).read_bytes()) as api:
             new = enrol(api, identities, range(settings.supernodes))
         sys.stderr.write(f"bouquet: {settings.supernodes} SuperNodes are enrolled, {new} of them new\n")
     write_size(settings.size_file, settings.supernodes)

@@ -18,7 +18,6 @@ from bouquet.errors import report_errors
 from bouquet.executor.executor import Executor
 from bouquet.executor.restarter import Restarter
 from bouquet.flower import stock
-from bouquet.flower.channels import reconnect_soon
 from bouquet.flower.notifier import KeyedListener, KeyedNotifier
 from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType
 from bouquet.runtime.health import Health
@@ -44,7 +43,6 @@ def serve(arguments: Sequence[str], settings: ExecutorSettings, run_directory: P
     health = Health(readiness)
     message_files = run_directory / "messages"
     shutil.rmtree(message_files, ignore_errors=True)  # their ServerApps ended with the container
-    reconnect_soon()
     api = RuntimeApi(address=arguments[arguments.index("--serverappio-api-address") + 1])
     notifier = KeyedNotifier()
     queue = TaskQueue(api, TaskType.SERVER_APP, KeyedListener(notifier, TASKS))

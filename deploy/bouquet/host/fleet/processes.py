@@ -241,11 +241,11 @@ class ProcessFleet:
     def _enrol(self, deadline: float) -> None:
         """Enrol the SuperNodes when the SuperLink is healthy, as the service `setup` does: they wait for their keys."""
         # Imported here: importing Flower is slow, and other commands do without it.
-        from bouquet.flower.control_client import ControlApi  # noqa: PLC0415
+        from bouquet.flower.control_client import ControlClient  # noqa: PLC0415
         from bouquet.oneshot.enrol import enrol  # noqa: PLC0415
 
         if self._wait_for_superlink(deadline):
-            with ControlApi(f"127.0.0.1:{self._settings.control_port}", self.root_certificate()) as api:
+            with ControlClient(f"127.0.0.1:{self._settings.control_port}", self.root_certificate()) as api:
                 enrol(api, self._directories().identities, range(self._settings.supernodes))
 
     def _wait_for_superlink(self, deadline: float) -> bool:

@@ -1,4 +1,4 @@
-"""What deploy/flower relies on of Flower's private API. A failure says what has changed and which piece to mend."""
+"""What bouquet.flower relies on of Flower's private API. A failure says what has changed and what to adapt."""
 
 import ast
 import inspect
@@ -9,38 +9,11 @@ from typing import Any
 
 import pytest
 
-from bouquet.flower.replacements import FlowerChangedError, check_version, replace
+from bouquet.flower.replacements import REPLACEMENTS, replace
+from bouquet.flower.version import FlowerChangedError, check_version
+from tests.unit.bouquet.flower.flower_source import find, source
 
-IN_MEMORY_OBJECTS = "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore"
-FLEET = "flwr.server.superlink.fleet.grpc_rere.fleet_servicer.FleetServicer"
-SUPERLINK_RUNTIME = "flwr.superlink.servicer.runtime.runtime_servicer.SuperLinkRuntimeServicer"
-CONTROL = "flwr.superlink.servicer.control.control_servicer.ControlServicer"
 SUPERNODE_RUNTIME = "flwr.supernode.servicer.runtime.runtime_servicer.SuperNodeRuntimeServicer"
-
-CLIENT_AUTH = "flwr.client.grpc_rere_client.node_auth_client_interceptor"
-SIGNED_IN, VERIFIED_IN = (
-    "NodeAuthClientInterceptor.intercept_unary_unary",
-    "NodeAuthServerInterceptor.intercept_service",
-)
-SERVER_AUTH = "flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor"
-
-
-def find(path: str) -> Any:
-    """`module.name`, `module.Class` or `module.Class.attribute`."""
-    parts = path.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        try:
-            found: Any = import_module(".".join(parts[:length]))
-        except ModuleNotFoundError:
-            continue
-        for name in parts[length:]:
-            found = getattr(found, name)
-        return found
-    raise ModuleNotFoundError(path)
-
-
-def source(path: str) -> str:
-    return textwrap.dedent(inspect.getsource(find(path)))
 
 
 def test_flower_is_a_1_34_release() -> None:
@@ -48,12 +21,18 @@ def test_flower_is_a_1_34_release() -> None:
 
 
 def test_another_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bouquet.flower.replacements.version", lambda name: "1.35.0")
+    monkeypatch.setattr("bouquet.flower.version.version", lambda name: "1.35.0")
     with pytest.raises(FlowerChangedError, match=r"flwr is 1\.35\.0.*install flwr==1\.34\.0"):
         check_version()
 
 
-def test_a_name_that_is_gone_is_reported_with_its_module() -> None:
+def test_a_name_that_is_not_listed_is_not_replaced() -> None:
+    with pytest.raises(KeyError, match=r"json\.dumps is not in bouquet\.flower\.replacements\.REPLACEMENTS"):
+        replace("json", "dumps", None)
+
+
+def test_a_name_that_is_gone_is_reported_with_its_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REPLACEMENTS, ("json", "nothing"), "a test")
     with pytest.raises(FlowerChangedError, match=r"json no longer has `nothing`"):
         replace("json", "nothing", None)
 
@@ -61,103 +40,14 @@ def test_a_name_that_is_gone_is_reported_with_its_module() -> None:
 @pytest.mark.parametrize(
     ("module", "name", "called_in", "piece"),
     [
-        (
-            "flwr.superlink.cli.flower_superlink",
-            "FleetServicer",
-            "_run_fleet_api_grpc_rere",
-            "superlink.py: install, Fleet",
-        ),
-        ("flwr.superlink.cli.flower_superlink", "SuperLinkLifespan", "flower_superlink", "superlink.py: run_superlink"),
-        (
-            "flwr.superlink.cli.flower_superlink",
-            "NodeAuthServerInterceptor",
-            "SuperLinkLifespan._start_legacy_fleet_grpc_rere",
-            "refusal.py: install",
-        ),
-        (
-            "flwr.superlink.servicer.runtime.runtime_grpc",
-            "SuperLinkRuntimeServicer",
-            "run_runtime_api_grpc",
-            "superlink.py: install, Runtime",
-        ),
-        (
-            "flwr.superlink.servicer.control.control_grpc",
-            "ControlServicer",
-            "run_control_api_grpc",
-            "superlink.py: install, Control",
-        ),
-        (
-            "flwr.supernode.servicer.runtime.runtime_grpc",
-            "SuperNodeRuntimeServicer",
-            "run_runtime_api_grpc",
-            "supernode.py: install, Runtime",
-        ),
-        (
-            "flwr.client.grpc_rere_client.connection",
-            "HeartbeatSender",
-            "grpc_request_response",
-            "supernode.py: install, Heartbeat",
-        ),
-        (
-            "flwr.client.grpc_rere_client.connection",
-            "create_channel",
-            "grpc_request_response",
-            "supernode.py: install, create_channel",
-        ),
-        (
-            "flwr.client.grpc_rere_client.connection",
-            "wrap_stub",
-            "grpc_request_response",
-            "supernode.py: install, wrap_stub",
-        ),
-        (
-            "flwr.supernode.start_client_internal",
-            "_init_connection",
-            "start_client_internal",
-            "supernode.py: install, init_connection",
-        ),
-        (
-            "flwr.supernode.start_client_internal",
-            "_push_messages",
-            "start_client_internal",
-            "supernode.py: install, push_messages",
-        ),
-        (
-            "flwr.supernode.start_client_internal",
-            "_pull_and_store_message",
-            "start_client_internal",
-            "supernode.py: install, pull_and_store",
-        ),
-        (
-            "flwr.server.superlink.linkstate.linkstate_factory",
-            "SqlLinkState",
-            "LinkStateFactory.state",
-            "database.py: install",
-        ),
-        (
-            "flwr.supercore.object_store.object_store_factory",
-            "SqlObjectStore",
-            "ObjectStoreFactory.store",
-            "database.py: install",
-        ),
-        (CLIENT_AUTH, "now", SIGNED_IN, "signatures.py: sign_once_a_second"),
-        (CLIENT_AUTH, "sign_message", SIGNED_IN, "signatures.py: Signer"),
-        (
-            SERVER_AUTH,
-            "bytes_to_public_key",
-            VERIFIED_IN,
-            "signatures.py: verify_once",
-        ),
-        (SERVER_AUTH, "verify_signature", VERIFIED_IN, "signatures.py: verify_once"),
-        ("flwr.superlink.grid.grpc_grid", "create_channel", "GrpcGrid._connect", "serverapp.py: run_serverapp"),
-        ("flwr.superlink.runtime.run_serverapp", "GrpcGrid", "run_serverapp", "serverapp.py: WaitingGrid"),
+        ("flwr.superlink.runtime.run_serverapp", "GrpcGrid", "run_serverapp", "server_app_process.py: WaitingGrid"),
         (
             "flwr.superlink.runtime.run_serverapp",
             "start_log_uploader",
             "run_serverapp",
-            "serverapp.py: start_log_uploader",
+            "server_app_process.py: start_log_uploader",
         ),
-        ("flwr.superlink.runtime.run_serverapp", "flush_logs", "run_serverapp", "serverapp.py: flush_logs"),
+        ("flwr.superlink.runtime.run_serverapp", "flush_logs", "run_serverapp", "server_app_process.py: flush_logs"),
     ],
 )
 def test_a_replaced_name_is_what_flower_calls(module: str, name: str, called_in: str, piece: str) -> None:
@@ -166,28 +56,12 @@ def test_a_replaced_name_is_what_flower_calls(module: str, name: str, called_in:
         target = getattr(target, part)
     tree = ast.parse(textwrap.dedent(inspect.getsource(target)))
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert name in called, f"{module}.{called_in} no longer calls `{name}` by that name: mend {piece}"
+    assert name in called, f"{module}.{called_in} no longer calls `{name}` by that name: adapt {piece}"
 
 
 @pytest.mark.parametrize(
     ("servicer", "method", "request_", "response"),
     [
-        (FLEET, "ActivateNode", "ActivateNodeRequest", "ActivateNodeResponse"),
-        (FLEET, "DeactivateNode", "DeactivateNodeRequest", "DeactivateNodeResponse"),
-        (FLEET, "SendNodeHeartbeat", "SendNodeHeartbeatRequest", "SendNodeHeartbeatResponse"),
-        (FLEET, "PullMessages", "PullMessagesRequest", "PullMessagesResponse"),
-        (FLEET, "PushMessages", "PushMessagesRequest", "PushMessagesResponse"),
-        (FLEET, "PushObject", "PushObjectRequest", "PushObjectResponse"),
-        (FLEET, "GetRun", "GetRunRequest", "GetRunResponse"),
-        (SUPERLINK_RUNTIME, "PullPendingTasks", "PullPendingTasksRequest", "PullPendingTasksResponse"),
-        (SUPERLINK_RUNTIME, "CreateTask", "CreateTaskRequest", "CreateTaskResponse"),
-        (SUPERLINK_RUNTIME, "PushMessages", "PushAppMessagesRequest", "PushAppMessagesResponse"),
-        (SUPERLINK_RUNTIME, "PullMessages", "PullAppMessagesRequest", "PullAppMessagesResponse"),
-        (SUPERLINK_RUNTIME, "PushObject", "PushObjectRequest", "PushObjectResponse"),
-        (SUPERLINK_RUNTIME, "PushLogs", "PushLogsRequest", "PushLogsResponse"),
-        (SUPERLINK_RUNTIME, "PushTaskOutput", "PushTaskOutputRequest", "PushTaskOutputResponse"),
-        (CONTROL, "StartRun", "StartRunRequest", "StartRunResponse"),
-        (CONTROL, "StopRun", "StopRunRequest", "StopRunResponse"),
         (SUPERNODE_RUNTIME, "PullPendingTasks", "PullPendingTasksRequest", "PullPendingTasksResponse"),
         (SUPERNODE_RUNTIME, "PushMessages", "PushAppMessagesRequest", "PushAppMessagesResponse"),
         (SUPERNODE_RUNTIME, "PushObject", "PushObjectRequest", "PushObjectResponse"),
@@ -197,8 +71,7 @@ def test_a_servicer_method_takes_and_gives_what_we_expect(
     servicer: str, method: str, request_: str, response: str
 ) -> None:
     signature = inspect.signature(find(f"{servicer}.{method}"))
-    piece = "supernode.py" if servicer == SUPERNODE_RUNTIME else "superlink.py"
-    complaint = f"{servicer}.{method} is now {signature}: mend {piece}"
+    complaint = f"{servicer}.{method} is now {signature}: adapt supernode_runtime.py"
     assert list(signature.parameters) == ["self", "request", "context"], complaint
     assert _named(signature.parameters["request"].annotation) == request_, complaint
     assert _named(signature.return_annotation) == response, complaint
@@ -211,74 +84,89 @@ def _named(annotation: Any) -> str:
 @pytest.mark.parametrize(
     ("message", "fields", "piece"),
     [
-        ("runtime_pb2.PushAppMessagesRequest", {"messages_list", "message_object_trees"}, "superlink.py: Runtime"),
-        ("runtime_pb2.PushAppMessagesResponse", {"message_ids", "objects_to_push"}, "superlink.py: Runtime"),
-        ("runtime_pb2.PullAppMessagesRequest", {"message_ids"}, "superlink.py: Runtime"),
-        ("runtime_pb2.PullPendingTasksResponse", {"tasks"}, "superlink.py, supernode.py: Runtime"),
-        ("runtime_pb2.ClaimTaskResponse", {"token"}, "tasks.py: TaskQueue"),
-        ("runtime_pb2.PushTaskOutputRequest", {"context", "sub_status", "details"}, "tasks.py: TaskQueue"),
-        ("fleet_pb2.PushMessagesRequest", {"messages_list", "message_object_trees"}, "superlink.py: Fleet"),
-        ("fleet_pb2.PushMessagesResponse", {"objects_to_push"}, "superlink.py: Fleet"),
-        ("fleet_pb2.ActivateNodeRequest", {"public_key"}, "superlink.py: Fleet"),
-        ("fleet_pb2.DeactivateNodeRequest", {"node_id"}, "superlink.py: Fleet"),
-        ("message_pb2.PushObjectResponse", {"stored"}, "superlink.py: Fleet, Runtime"),
-        ("control_pb2.ListNodesResponse", {"nodes_info"}, "control.py: ControlApi"),
-        ("control_pb2.RegisterNodeRequest", {"public_key"}, "control.py: ControlApi"),
-        ("node_pb2.NodeInfo", {"public_key", "node_id", "status"}, "control.py: ControlApi"),
-        ("task_pb2.Task", {"task_id", "type", "run_id"}, "tasks.py: TaskQueue"),
-        ("control_pb2.ListNodesResponse", {"nodes_info"}, "nodes.py: list_nodes"),
-        ("node_pb2.NodeInfo", {"node_id", "status", "online_until", "heartbeat_interval"}, "nodes.py: list_nodes"),
+        ("runtime_pb2.PullPendingTasksResponse", {"tasks"}, "supernode_runtime.py"),
+        ("runtime_pb2.ClaimTaskResponse", {"token"}, "task_queue.py: TaskQueue"),
+        ("runtime_pb2.PushTaskOutputRequest", {"context", "sub_status", "details"}, "task_queue.py: TaskQueue"),
+        ("control_pb2.ListNodesResponse", {"nodes_info"}, "control_client.py: ControlClient"),
+        ("control_pb2.RegisterNodeRequest", {"public_key"}, "control_client.py: ControlClient"),
+        ("node_pb2.NodeInfo", {"public_key", "node_id", "status"}, "control_client.py: ControlClient"),
+        ("task_pb2.Task", {"task_id", "type", "run_id"}, "task_queue.py: TaskQueue"),
+        ("control_pb2.ListNodesResponse", {"nodes_info"}, "control_client.py: list_nodes"),
+        (
+            "node_pb2.NodeInfo",
+            {"node_id", "status", "online_until", "heartbeat_interval"},
+            "control_client.py: list_nodes",
+        ),
     ],
 )
 def test_a_protocol_message_has_the_fields_we_use(message: str, fields: set[str], piece: str) -> None:
     has = set(find(f"flwr.proto.{message}").DESCRIPTOR.fields_by_name)
-    assert fields <= has, f"{message} no longer has {fields - has}: mend {piece}"
+    assert fields <= has, f"{message} no longer has {fields - has}: adapt {piece}"
 
 
 @pytest.mark.parametrize(
     ("function", "parameters", "piece"),
     [
-        ("flwr.supernode.runtime.run_clientapp.pull_task_input", ["stub"], "clientapp.py"),
-        ("flwr.supernode.runtime.run_clientapp.push_message", ["stub", "message", "context"], "clientapp.py, tasks.py"),
+        ("flwr.supernode.runtime.run_clientapp.pull_task_input", ["stub"], "client_app_process.py"),
+        (
+            "flwr.supernode.runtime.run_clientapp.push_message",
+            ["stub", "message", "context"],
+            "client_app_process.py, task_queue.py",
+        ),
         (
             "flwr.supernode.runtime.run_clientapp.push_task_output",
             ["stub", "context", "sub_status", "details"],
-            "clientapp.py",
+            "client_app_process.py",
         ),
         (
             "flwr.clientapp.utils.get_load_client_app_fn",
             ["default_app_ref", "app_path", "multi_app"],
-            "clientapp.py: _load",
+            "client_app_process.py: _load",
         ),
         (
             "flwr.cli.install.install_from_fab",
             ["fab_file", "install_dir", "skip_prompt"],
-            "clientapp.py: _load",
+            "client_app_process.py: _load",
         ),
         (
             "flwr.common.logger.start_log_uploader",
             ["log_queue", "node_id", "run_id", "stub"],
-            "serverapp.py: start_log_uploader",
+            "server_app_process.py: start_log_uploader",
         ),
-        ("flwr.common.logger.flush_logs", ["log_queue", "timeout"], "serverapp.py: flush_logs"),
-        ("flwr.superlink.grid.GrpcGrid.send_and_receive", ["self", "messages", "timeout"], "serverapp.py: WaitingGrid"),
-        ("flwr.superlink.grid.GrpcGrid.pull_messages", ["self", "message_ids"], "serverapp.py: WaitingGrid"),
-        (f"{IN_MEMORY_OBJECTS}.preregister", ["self", "run_id", "object_tree"], "database.py: Objects"),
-        (f"{IN_MEMORY_OBJECTS}.put", ["self", "object_id", "object_content"], "database.py: Objects"),
-        (f"{IN_MEMORY_OBJECTS}.get", ["self", "object_id"], "database.py: Objects"),
-        (f"{IN_MEMORY_OBJECTS}.delete", ["self", "object_id"], "database.py: Objects"),
+        ("flwr.common.logger.flush_logs", ["log_queue", "timeout"], "server_app_process.py: flush_logs"),
+        (
+            "flwr.superlink.grid.GrpcGrid.send_and_receive",
+            ["self", "messages", "timeout"],
+            "server_app_process.py: WaitingGrid",
+        ),
+        ("flwr.superlink.grid.GrpcGrid.pull_messages", ["self", "message_ids"], "server_app_process.py: WaitingGrid"),
         (
             "flwr.supernode.start_client_internal._push_messages",
             ["state", "object_store", "send", "push_object"],
-            "supernode.py: Node.push_replies",
+            "supernode_main.py: MessageLoop",
         ),
-        ("flwr.supercore.heartbeat.HeartbeatSender.__init__", ["self", "heartbeat_fn"], "supernode.py: Heartbeat"),
+        (
+            "flwr.supernode.start_client_internal._pull_and_store_message",
+            [
+                *("state", "object_store", "node_config", "receive", "get_run", "get_fab", "pull_object"),
+                *("confirm_message_received", "trusted_entities"),
+            ],
+            "supernode_main.py: MessageLoop",
+        ),
+        (
+            "flwr.supernode.start_client_internal._make_fleet_connection_retry_invoker",
+            ["max_retries", "max_wait_time", "connection_error_type"],
+            "supernode_main.py: run_supernode",
+        ),
+        (f"{SUPERNODE_RUNTIME}.__init__", ["self", "state_factory", "objectstore_factory"], "supernode_runtime.py"),
+        ("flwr.supercore.heartbeat.HeartbeatSender.__init__", ["self", "heartbeat_fn"], "heartbeat.py: Heartbeat"),
+        ("flwr.superlink.grid.GrpcGrid._connect", ["self"], "server_app_process.py: WaitingGrid"),
     ],
 )
 def test_a_function_takes_the_parameters_we_give(function: str, parameters: list[str], piece: str) -> None:
     found: Callable[..., Any] = find(function)
     signature = inspect.signature(found)
-    assert list(signature.parameters) == parameters, f"{function} is now {signature}: mend {piece}"
+    assert list(signature.parameters) == parameters, f"{function} is now {signature}: adapt {piece}"
 
 
 @pytest.mark.parametrize(
@@ -287,103 +175,77 @@ def test_a_function_takes_the_parameters_we_give(function: str, parameters: list
         (
             "flwr.supernode.start_client_internal.start_client_internal",
             "# If no message was received, wait for a while\n                time.sleep(3)",
-            "the pause after an empty pull: mend supernode.py: Node.sleep",
+            "the pause after an empty pull: adapt supernode_main.py: STOCK_PULL_SECONDS",
         ),
         (
             "flwr.supernode.start_client_internal.start_client_internal",
             "_push_messages(\n                state=state,\n"
             "                object_store=store,\n                send=send,\n",
-            "that a node asks for a message only when it has none in hand: mend supernode.py: Node.push_replies, "
-            "superlink.py: Fleet.PullMessages",
-        ),
-        (
-            f"{IN_MEMORY_OBJECTS}.delete",
-            "self.delete(child_id)",
-            "what goes with an object: mend database.py: Objects.delete",
-        ),
-        (
-            "flwr.server.superlink.linkstate.linkstate.LinkState.cleanup_run",
-            "self.delete_messages(self.get_message_ids_from_run_id(run_id))\n"
-            "    self.object_store.delete_objects_in_run(run_id)",
-            "what goes with a run: mend database.py: LinkState.delete_messages",
-        ),
-        (
-            "flwr.superlink.servicer.runtime.runtime_handlers.confirm_message_received",
-            "state.object_store.delete(request.message_object_id)",
-            "that a reply stays until the ServerApp has confirmed it: mend database.py: LinkState._root_deleted",
+            "that a node asks for a message only when it has none in hand: adapt supernode_main.py: MessageLoop, "
+            "and the SuperLink's PullMessages",
         ),
         (
             "flwr.server.superlink.linkstate.utils.create_message_error_unavailable_res_message",
             "src_node_id=SUPERLINK_NODE_ID",
-            "whom an error for a node that is offline comes from: mend serverapp.py: _name_node",
+            "whom an error for a node that is offline comes from: adapt server_app_process.py: _from_node",
         ),
         (
             "flwr.supercore.grpc.create_channel",
             "grpc.insecure_channel(server_address, options=channel_options)",
-            "how a channel is opened: mend channels.py: reconnect_soon",
+            "how a channel is opened: adapt channels.py: open_channel",
         ),
         (
             "flwr.supercore.grpc.create_channel",
             "grpc.secure_channel(\n            server_address, ssl_channel_credentials, options=channel_options\n",
-            "how a channel is opened: mend channels.py: reconnect_soon",
+            "how a channel is opened: adapt channels.py: open_channel",
         ),
         (
             "flwr.supercore.retry.grpc_retry.make_simple_grpc_retry_invoker",
             "exponential(max_delay=MAX_RETRY_DELAY)",
-            "how long Flower waits between two calls: mend channels.py: reconnect_soon",
+            "how long Flower waits between two calls: adapt channels.py: with_quick_retries",
         ),
         (
             "flwr.supercore.retry.retry_invoker.RetryInvoker",
             "wait_generator = self.wait_gen_factory()",
-            "how long Flower waits between two heartbeats that fail: mend supernode.py: Heartbeat",
+            "what sets the waits between two calls: adapt channels.py: with_quick_retries",
         ),
         (
             "flwr.supercore.heartbeat.HeartbeatSender",
             "self._retry_invoker = RetryInvoker(",
-            "what repeats a heartbeat: mend supernode.py: Heartbeat",
+            "what repeats a heartbeat: adapt heartbeat.py: Heartbeat",
         ),
         (
             "flwr.supernode.start_client_internal._push_messages",
             "while not (reply_messages := state.get_messages(is_reply=True)):\n        time.sleep(0.5)",
-            "the wait for a reply: mend supernode.py: Node.sleep",
+            "the wait for a reply, which there must be: adapt supernode_main.py: MessageLoop",
         ),
         (
             "flwr.supernode.start_client_internal._push_messages",
             'while (content := object_store.get(tree.object_id)) == b"":\n',
-            "the wait for an object of a reply: mend supernode.py: Node.sleep",
+            "the wait for an object, which must be here: adapt supernode_main.py: MessageLoop",
         ),
         (
             "flwr.supernode.start_client_internal.start_client_internal",
             "get_run,\n            get_fab,\n            pull_object,\n            push_object,\n"
             "            confirm_message_received,\n        ) = conn",
-            "what a connection consists of: mend supernode.py: init_connection",
+            "what a connection consists of: adapt fleet_client.py: FleetClient",
         ),
         (
             "flwr.supernode.start_client_internal.start_client_internal",
             "run_id = _pull_and_store_message(\n                state=state,\n                object_store=store,\n"
             "                node_config=node_config,",
-            "where the node config comes from, at each message: mend supernode.py: Node.next_message",
+            "where the node config comes from, at each message: adapt node_session.py: node_config",
         ),
         (
             "flwr.supernode.start_client_internal._pull_and_store_message",
             "context = Context(\n                run_id=run_id,\n                node_id=state.get_node_id(),\n"
             "                node_config=node_config,",
-            "the node config that a run keeps: mend supernode.py: Node.next_message",
-        ),
-        (
-            "flwr.superlink.servicer.control.control_handlers.stream_logs",
-            "time.sleep(LOG_STREAM_INTERVAL)",
-            "the wait for log lines: mend superlink.py: LogClock",
-        ),
-        (
-            "flwr.superlink.cli.flower_superlink.SuperLinkLifespan.wait_until_background_thread_exits",
-            "sleep(0.1)",
-            "the main thread's wait: mend superlink.py: install",
+            "the node config that a run keeps: adapt node_session.py: node_config",
         ),
         (
             "flwr.supercore.interceptors.runtime_token_interceptor.RuntimeTokenClientInterceptor",
-            "self._token",
-            "where the client keeps its token: mend clientapp.py: serve",
+            "metadata += ((TASK_TOKEN_HEADER, self._token),)",
+            "how a call carries the token of its task: adapt task_queue.py: TaskToken",
         ),
     ],
 )
@@ -393,6 +255,75 @@ def test_flower_does_as_we_expect(where: str, text: str, why: str) -> None:
     if target is None:
         target = getattr(import_module(module), name) if _is_module(module) else find(where)
     assert text in textwrap.dedent(inspect.getsource(target)), f"{where} has changed: {why}"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "where", "piece"),
+    [
+        (
+            {"_addr", "_insecure", "_cert", "_token", "_channel", "_grpc_stub", "_retry_invoker"},
+            "flwr.superlink.grid.GrpcGrid",
+            "server_app_process.py: WaitingGrid._connect",
+        ),
+        (
+            {"msg_store", "lock_msg_store", "is_retrieved"},
+            "flwr.supernode.nodestate.in_memory_nodestate.InMemoryNodeState",
+            "supernode_main.py: MessageLoop._replies",
+        ),
+    ],
+)
+def test_a_class_keeps_what_we_look_at(attributes: set[str], where: str, piece: str) -> None:
+    tree = ast.parse(source(where))
+    assert attributes <= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}, f"adapt {piece}"
+
+
+@pytest.mark.parametrize(
+    ("function", "steps", "piece"),
+    [
+        (
+            "flwr.supernode.cli.flower_supernode.flower_supernode",
+            {"warn_if_flwr_update_available", "log", "event", "_parse_supernode_lifespan_config"}
+            | {"start_client_internal"},
+            "supernode_main.py: run_supernode",
+        ),
+        (
+            "flwr.supernode.start_client_internal.start_client_internal",
+            {"flwr_exit", "ObjectStoreFactory", "NodeStateFactory", "log", "run_runtime_api_grpc"}
+            | {"run_health_server_grpc_no_tls", "register_signal_handlers", "resolve_bind_address"}
+            | {"get_client_tls_args", "str", "_init_connection", "_pull_and_store_message", "_push_messages"},
+            "supernode_main.py: run_supernode, MessageLoop",
+        ),
+        (
+            "flwr.supernode.start_client_internal._init_connection",
+            {"parse_address", "flwr_exit", "ValueError", "_make_fleet_connection_retry_invoker", "connection"},
+            "supernode_main.py: _fleet_client",
+        ),
+        (
+            "flwr.supernode.servicer.runtime.runtime_grpc.run_runtime_api_grpc",
+            {"log", "SuperNodeRuntimeServicer", "create_supernode_runtime_token_auth_server_interceptor"}
+            | {"RpcErrorTranslationServerInterceptor", "create_supernode_runtime_superexec_auth_server_interceptor"}
+            | {"create_supernode_runtime_version_server_interceptor", "generic_create_grpc_server"},
+            "supernode_runtime.py: serve_runtime_api",
+        ),
+        (
+            "flwr.superlink.grid.GrpcGrid._connect",
+            {"log", "create_channel", "RuntimeVersionClientInterceptor", "RuntimeTokenClientInterceptor"}
+            | {"RuntimeStub", "wrap_stub"},
+            "server_app_process.py: WaitingGrid._connect",
+        ),
+        (
+            "flwr.client.grpc_rere_client.node_auth_client_interceptor.NodeAuthClientInterceptor.intercept_unary_unary",
+            {"list", "now", "sign_message", "continuation"},
+            "signatures.py: SigningInterceptor",
+        ),
+    ],
+)
+def test_flower_takes_the_steps_that_our_own_mains_take(function: str, steps: set[str], piece: str) -> None:
+    module, _, name = function.rpartition(".")
+    target = getattr(import_module(module), name) if _is_module(module) else find(function)
+    tree = ast.parse(textwrap.dedent(inspect.getsource(target)))
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert called == steps, f"{function} has changed: adapt {piece}"
 
 
 def _is_module(name: str) -> bool:
@@ -409,46 +340,23 @@ def test_a_message_is_confirmed_only_when_all_its_objects_are_stored() -> None:
         text.index(part) for part in ("create_task(", "object_store.put(", "confirm_message_received(run_id")
     )
     assert created < stored < confirmed, (
-        "the order of task, objects and confirmation has changed: mend supernode.py: Node.confirm, Runtime"
+        "the order of task, objects and confirmation has changed: adapt supernode_main.py: MessageLoop"
     )
-
-
-def test_the_servers_have_a_thread_for_each_held_call() -> None:
-    workers = inspect.signature(find("flwr.supercore.grpc.generic_create_grpc_server")).parameters[
-        "max_concurrent_workers"
-    ]
-    assert workers.default >= 500, "fewer threads than waiting nodes: raise them in superlink.py: install"
-
-
-def test_a_node_that_is_refused_is_refused_with_the_codes_we_tell_of() -> None:
-    fleet = find(FLEET)
-    for method, code in (
-        ("RegisterNode", "FLEET_SUPERNODE_REGISTRATION_DISABLED"),
-        ("ActivateNode", "FLEET_NODE_ACTIVATION_FAILED"),
-    ):
-        text = inspect.getsource(getattr(fleet, method))
-        assert f"ApiErrorCode.{code}" in text, f"{FLEET}.{method} has changed: mend refusal.py: REFUSALS"
-    activate = source("flwr.server.superlink.fleet.message_handler.message_handler.activate_node")
-    assert "could not be activated" in activate, "how a node still online is refused has changed: mend refusal.py"
 
 
 def test_a_key_that_is_known_is_refused_as_in_use() -> None:
     from flwr.supercore.error import ApiErrorCode
     from flwr.supercore.error.catalog import API_ERROR_MAP
 
-    assert "in use" in API_ERROR_MAP[ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE].public_message, "mend control.py: enrol"
-
-
-def test_the_lifespan_says_when_all_apis_serve() -> None:
-    text = inspect.getsource(find("flwr.superlink.cli.flower_superlink.SuperLinkLifespan").startup)
-    apis = [text.index(f"self._start_{api}_api()") for api in ("control", "runtime", "fleet")]
-    assert apis == sorted(apis), "SuperLinkLifespan.startup has changed: mend superlink.py: run_superlink"
+    assert "in use" in API_ERROR_MAP[ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE].public_message, (
+        "adapt control_client.py: register"
+    )
 
 
 @pytest.mark.parametrize("state", ["sql_linkstate.SqlLinkState", "in_memory_linkstate.InMemoryLinkState"])
 def test_a_node_is_online_until_its_heartbeats_are_missing_for_the_patience(state: str) -> None:
     heartbeat = source(f"flwr.server.superlink.linkstate.{state}.acknowledge_node_heartbeat")
-    assert "HEARTBEAT_PATIENCE * heartbeat_interval" in heartbeat, "mend nodes.py: _last_heartbeat"
+    assert "HEARTBEAT_PATIENCE * heartbeat_interval" in heartbeat, "adapt control_client.py: _last_heartbeat"
 
 
 def test_the_stock_supernodes_log_has_its_node_id_where_we_look_for_it() -> None:

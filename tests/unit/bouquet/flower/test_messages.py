@@ -3,13 +3,14 @@ from pathlib import Path
 from flwr.app import Error, Message
 from flwr.common.serde_utils import metadata_to_proto
 
-from bouquet.flower.messages import with_message_id
+from bouquet.flower.messages import error_from_node, with_message_id
 from tests.unit.bouquet.flower.fakes import Traffic
+from tests.unit.bouquet.flower.node_fakes import error_to, message
 
 
 def test_a_message_is_named_by_its_object_id_and_otherwise_the_same(tmp_path: Path) -> None:
-    message = Traffic(tmp_path / "superlink.db").message()
-    reply = Message(message.content, reply_to=message)
+    sent = Traffic(tmp_path / "superlink.db").message()
+    reply = Message(sent.content, reply_to=sent)
     named = with_message_id(reply)
     assert named.metadata.message_id == named.object_id == reply.object_id
     assert named.content == reply.content
@@ -24,3 +25,13 @@ def test_an_error_is_named_by_its_object_id(tmp_path: Path) -> None:
     named = with_message_id(Message(error, reply_to=Traffic(tmp_path / "superlink.db").message()))
     assert named.metadata.message_id == named.object_id
     assert (named.has_content(), named.error.reason) == (False, "the reason")
+
+
+def test_an_error_that_the_superlink_gives_on_behalf_of_a_node_comes_from_that_node_and_names_it() -> None:
+    given = with_message_id(error_to(message(1)))
+    named = error_from_node(given, 42)
+    assert (named.metadata.src_node_id, named.error.reason) == (42, "SuperNode 42: killed")
+    assert named.error.code == given.error.code
+    expected = metadata_to_proto(given.metadata)
+    expected.src_node_id = 42
+    assert metadata_to_proto(named.metadata) == expected

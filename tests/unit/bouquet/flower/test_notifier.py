@@ -17,41 +17,51 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.monotonic() - start
 
 
-def test_a_ring_wakes_who_waits_for_its_key() -> None:
-    bell = KeyedNotifier()
-    after(0.05, lambda: bell.notify("a"))
-    assert seconds(lambda: bell.wait("a", 0, 5)) < 1
+def test_a_notification_wakes_a_thread_that_waits_for_its_key() -> None:
+    notifier = KeyedNotifier()
+    after(0.05, lambda: notifier.notify("a"))
+    assert seconds(lambda: notifier.wait("a", 0, 5)) < 1
 
 
-def test_a_ring_of_another_key_wakes_nobody() -> None:
-    bell = KeyedNotifier()
-    bell.notify("b")
-    assert bell.wait("a", bell.count("a"), 0.05) is False
+def test_a_notification_of_another_key_wakes_no_thread() -> None:
+    notifier = KeyedNotifier()
+    notifier.notify("b")
+    assert notifier.wait("a", notifier.count("a"), 0.05) is False
 
 
-def test_a_ring_before_the_wait_is_not_missed() -> None:
-    bell = KeyedNotifier()
-    since = bell.count("a")
-    bell.notify("a")
-    assert bell.wait("a", since, 5) is True
+def test_a_notification_before_the_wait_is_not_missed() -> None:
+    notifier = KeyedNotifier()
+    since = notifier.count("a")
+    notifier.notify("a")
+    assert notifier.wait("a", since, 5) is True
 
 
 def test_closing_ends_every_wait() -> None:
-    bell = KeyedNotifier()
-    after(0.05, bell.close)
-    assert seconds(lambda: bell.wait("a", 0, 5)) < 1
-    assert bell.wait("a", 0, 5) is False
+    notifier = KeyedNotifier()
+    after(0.05, notifier.close)
+    assert seconds(lambda: notifier.wait("a", 0, 5)) < 1
+    assert notifier.wait("a", 0, 5) is False
+
+
+def test_a_signal_handler_may_close_it_in_a_thread_that_is_about_to_wait() -> None:
+    notifier = KeyedNotifier()
+
+    def interrupted() -> bool:  # called under the notifier's lock
+        notifier.close()
+        return False
+
+    assert notifier.wait("a", 0, 5, wanted=interrupted) is False
 
 
 def test_a_hold_ends_when_ready() -> None:
-    bell, done = KeyedNotifier(), threading.Event()
+    notifier, done = KeyedNotifier(), threading.Event()
 
     def finish() -> None:
         done.set()
-        bell.notify("a")
+        notifier.notify("a")
 
     after(0.05, finish)
-    assert seconds(lambda: hold(bell, "a", done.is_set, 5, Caller())) < 1
+    assert seconds(lambda: hold(notifier, "a", done.is_set, 5, Caller())) < 1
 
 
 def test_a_hold_ends_at_its_limit() -> None:
@@ -72,67 +82,67 @@ def test_a_caller_who_left_before_a_message_came_does_not_take_it_along() -> Non
         hold(KeyedNotifier(), "a", lambda: True, 5, caller)
 
 
-def mailboxes(patience: float = 60) -> tuple[KeyedNotifier, DeliveryTracker]:
-    bell = KeyedNotifier()
-    return bell, DeliveryTracker(bell, patience)
+def new_tracker(expiry_seconds: float = 60) -> tuple[KeyedNotifier, DeliveryTracker]:
+    notifier = KeyedNotifier()
+    return notifier, DeliveryTracker(notifier, expiry_seconds)
 
 
 def test_a_message_is_complete_once_its_last_object_has_arrived() -> None:
-    bell, mail = mailboxes()
-    mail.announce("node", "m", {"x", "y"})
-    mail.object_arrived("x")
-    assert (mail.complete("node"), mail.incomplete("node"), bell.count("node")) == (set(), {"m"}, 0)
-    mail.object_arrived("y")
-    assert (mail.complete("node"), mail.incomplete("node"), bell.count("node")) == ({"m"}, set(), 1)
+    notifier, tracker = new_tracker()
+    tracker.announce("node", "m", {"x", "y"})
+    tracker.object_arrived("x")
+    assert (tracker.complete("node"), tracker.incomplete("node"), notifier.count("node")) == (set(), {"m"}, 0)
+    tracker.object_arrived("y")
+    assert (tracker.complete("node"), tracker.incomplete("node"), notifier.count("node")) == ({"m"}, set(), 1)
 
 
 def test_a_message_without_missing_objects_is_complete_at_once() -> None:
-    bell, mail = mailboxes()
-    mail.announce("node", "m", ())
-    assert mail.complete("node") == {"m"}
-    assert bell.count("node") == 1
+    notifier, tracker = new_tracker()
+    tracker.announce("node", "m", ())
+    assert tracker.complete("node") == {"m"}
+    assert notifier.count("node") == 1
 
 
 def test_an_object_that_messages_share_completes_them_all() -> None:
-    _, mail = mailboxes()
+    _, tracker = new_tracker()
     for node in ("a", "b"):
-        mail.announce(node, f"m-{node}", {"x"})
-    mail.object_arrived("x")
-    assert mail.complete("a") | mail.complete("b") == {"m-a", "m-b"}
+        tracker.announce(node, f"m-{node}", {"x"})
+    tracker.object_arrived("x")
+    assert tracker.complete("a") | tracker.complete("b") == {"m-a", "m-b"}
 
 
-def test_what_has_been_handed_out_is_forgotten() -> None:
-    _, mail = mailboxes()
-    mail.announce("node", "m", {"x"})
-    mail.announce("node", "n", {"x"})
-    mail.forget("node", {"m"})
-    mail.object_arrived("x")
-    assert mail.complete("node") == {"n"}
-    mail.forget("node")
-    assert mail.complete("node") == set()
+def test_delivered_messages_are_forgotten() -> None:
+    _, tracker = new_tracker()
+    tracker.announce("node", "m", {"x"})
+    tracker.announce("node", "n", {"x"})
+    tracker.forget("node", {"m"})
+    tracker.object_arrived("x")
+    assert tracker.complete("node") == {"n"}
+    tracker.forget("node")
+    assert tracker.complete("node") == set()
 
 
-def test_a_message_whose_objects_never_come_is_given_up() -> None:
-    _, mail = mailboxes(patience=0)
-    mail.announce("node", "m", {"x"})
-    assert mail.incomplete("node") == set()
+def test_a_message_whose_objects_never_arrive_is_given_up() -> None:
+    _, tracker = new_tracker(expiry_seconds=0)
+    tracker.announce("node", "m", {"x"})
+    assert tracker.incomplete("node") == set()
 
 
 def test_a_message_that_is_being_stored_is_neither_complete_nor_unknown() -> None:
-    bell, mail = mailboxes()
-    with mail.expecting([("node", "m")]):
-        assert (mail.complete("node"), mail.incomplete("node")) == (set(), {"m"})
-        mail.announce("node", "m", {"x"})
-    assert (mail.complete("node"), mail.incomplete("node"), bell.count("node")) == (set(), {"m"}, 0)
-    mail.object_arrived("x")
-    assert mail.complete("node") == {"m"}
+    notifier, tracker = new_tracker()
+    with tracker.expecting([("node", "m")]):
+        assert (tracker.complete("node"), tracker.incomplete("node")) == (set(), {"m"})
+        tracker.announce("node", "m", {"x"})
+    assert (tracker.complete("node"), tracker.incomplete("node"), notifier.count("node")) == (set(), {"m"}, 0)
+    tracker.object_arrived("x")
+    assert tracker.complete("node") == {"m"}
 
 
-def test_a_message_that_could_not_be_stored_holds_nobody_up() -> None:
-    bell, mail = mailboxes()
-    with pytest.raises(RuntimeError), mail.expecting([("node", "m")]):
+def test_a_message_that_could_not_be_stored_blocks_nobody() -> None:
+    notifier, tracker = new_tracker()
+    with pytest.raises(RuntimeError), tracker.expecting([("node", "m")]):
         raise RuntimeError
-    assert (mail.complete("node"), mail.incomplete("node"), bell.count("node")) == (set(), set(), 1)
+    assert (tracker.complete("node"), tracker.incomplete("node"), notifier.count("node")) == (set(), set(), 1)
 
 
 class Details(tuple[Any, ...]):
@@ -150,10 +160,10 @@ def sent_metadata() -> tuple[tuple[str, str], ...]:
     return details.metadata
 
 
-def test_a_hold_is_asked_for_within_the_block_only() -> None:
+def test_a_hold_is_requested_within_the_block_only() -> None:
     with holding(3):
-        asked = sent_metadata()
-    assert requested_hold(Caller(asked), limit=10) == 3
+        metadata = sent_metadata()
+    assert requested_hold(Caller(metadata), limit=10) == 3
     assert sent_metadata() == ()
 
 

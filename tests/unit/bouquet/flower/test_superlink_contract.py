@@ -9,7 +9,6 @@ import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from bouquet.flower.link_state import LinkState
 from bouquet.flower.message_state import MessageState
 from bouquet.flower.messages import METADATA_FIELDS
 from tests.unit.bouquet.flower.fakes import open_state
+from tests.unit.bouquet.flower.flower_source import find, source
 
 SUPERLINK_MODULES = (
     "auth_log",
@@ -89,24 +89,6 @@ FILLED = {
     *MESSAGE_METHODS,
     *OBJECT_METHODS,
 }
-
-
-def find(path: str) -> Any:
-    """`module.name`, `module.Class` or `module.Class.attribute`; the longest module that exists."""
-    parts = path.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        try:
-            found: Any = import_module(".".join(parts[:length]))
-        except ModuleNotFoundError:
-            continue
-        for name in parts[length:]:
-            found = getattr(found, name)
-        return found
-    raise ModuleNotFoundError(path)
-
-
-def source(path: str) -> str:
-    return textwrap.dedent(inspect.getsource(find(path)))
 
 
 def used_of_self(method: Callable[..., Any]) -> set[str]:

@@ -1,15 +1,20 @@
-"""A SuperNode's place in a fleet that changes: what its runs see, and when it ends."""
+"""The main loop of a SuperNode: when it pulls, what its runs see, and when it ends."""
 
 import os
 import signal
-from types import SimpleNamespace
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bouquet.flower.supernode_main import Node
-
-CONFIG = {"partition-id": 3, "num-partitions": 4, "dataset": "/data"}
+from bouquet.contract.keys import make_key
+from bouquet.flower import supernode_main
+from bouquet.flower.node_session import NodeSession
+from bouquet.flower.supernode_main import run_supernode
+from tests.unit.bouquet.flower.fakes import after
+from tests.unit.bouquet.flower.node_fakes import CONFIG, RUN_ID, Node, message, reply_to
 
 
 @pytest.fixture
@@ -19,37 +24,118 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sent
 
 
-def turn(node: Node, message: object = None) -> dict[str, Any]:
-    """One turn of Flower's main loop, with a message or without; return the node config of a run that begins in it."""
-    seen: dict[str, Any] = {}
+def seconds_of_a_turn(node: Node) -> float:
+    start = time.monotonic()
+    node.loop.turn()
+    return time.monotonic() - start
 
-    def pull_and_store(node_config: dict[str, Any], **rest: Any) -> None:
-        seen.update(kept=node_config)
-        node.receive(lambda: message)
 
-    node.next_message(pull_and_store, node_config=CONFIG, state=None)
-    return dict(seen["kept"])
+def node_config(node: Node, run_id: int) -> dict[str, Any]:
+    """Begin a run; return the node config that its ClientApps see."""
+    received = message(run_id, run_id)
+    node.client.messages = [received]
+    node.client.objects |= Node(received).client.objects
+    seen: list[dict[str, Any]] = []
+
+    def look() -> None:
+        context = node.state.get_run_series_context(0)
+        assert context is not None
+        seen.append(dict(context.node_config))
+
+    node.client.on_pull_object = look
+    node.hand_over(reply_to(received))
+    node.loop.turn()
+    return seen[0]
 
 
 def test_a_run_that_begins_after_a_change_of_size_sees_it_and_one_before_does_not() -> None:
     node = Node()
-    before = turn(node)
-    node.resize(20)
-    assert turn(node) == CONFIG | {"num-partitions": 20}
+    before = node_config(node, RUN_ID)
+    first_context = node.state.get_run_series_context(0)
+    node.session.resize(20)
+    assert node_config(node, RUN_ID + 1) == CONFIG | {"num-partitions": 20}
     assert before == CONFIG
+    assert first_context is not None
+    assert first_context.node_config == CONFIG
 
 
-def test_a_node_without_work_leaves_at_once(signals: list[int]) -> None:
+def test_a_node_without_work_leaves_at_once(signals: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode_main, "STOCK_PULL_SECONDS", 0)
     node = Node()
-    turn(node)
-    node.leave("the fleet has 2 SuperNodes now")
+    node.loop.turn()
+    node.session.leave("the fleet has 2 SuperNodes now")
+    assert signals == [signal.SIGTERM]
+    node.loop.turn()
     assert signals == [signal.SIGTERM]
 
 
 def test_a_node_that_works_on_a_message_leaves_when_it_has_answered(signals: list[int]) -> None:
-    node = Node()
-    turn(node, message=(SimpleNamespace(metadata=SimpleNamespace(message_id="m")), None))
-    node.leave("the fleet has 2 SuperNodes now")
-    assert signals == []
-    turn(node)
+    received = message(1)
+    node = Node(received)
+    node.client.on_pull_object = lambda: node.session.leave("the fleet has 2 SuperNodes now")
+    before: list[int] = []
+    node.client.on_send = lambda reply: before.extend(signals)
+    after(0.1, lambda: node.hand_over(reply_to(received)))
+    node.loop.turn()
+    assert len(node.client.sent) == 1
+    assert before == []
     assert signals == [signal.SIGTERM]
+
+
+def test_nobody_starts_the_task_of_a_message_before_its_objects_are_here() -> None:
+    received = message(1)
+    node = Node(received)
+    receiving: list[bool] = []
+    node.client.on_pull_object = lambda: receiving.append(node.session.is_receiving)
+    node.session.tasks.wait(0)
+    woken: list[bool] = []
+
+    def start_task() -> None:
+        node.session.tasks.wait(5)
+        woken.append(node.session.is_receiving)
+        node.hand_over(reply_to(received))
+
+    after(0, start_task)
+    node.loop.turn()
+    assert set(receiving) == {True}
+    assert woken == [False]
+    assert node.client.confirmed == [received.metadata.message_id]
+
+
+def test_after_an_empty_pull_that_was_held_the_next_follows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode_main, "HELD_SECONDS", 0.1)
+    node = Node()
+    node.client.on_empty = lambda: time.sleep(0.2)
+    assert seconds_of_a_turn(node) < 1
+
+
+def test_after_an_empty_pull_that_was_not_held_the_node_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode_main, "STOCK_PULL_SECONDS", 0.3)
+    assert 0.3 <= seconds_of_a_turn(Node()) < 1
+
+
+def test_a_message_whose_objects_cannot_be_pulled_is_left_and_the_node_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode_main, "STOCK_PULL_SECONDS", 0.3)
+    node = Node(message(1))
+    node.client.objects.clear()
+    assert seconds_of_a_turn(node) >= 0.3
+    assert (node.client.sent, node.client.confirmed, node.session.is_receiving) == ([], [], False)
+
+
+def test_a_key_without_tls_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def leave(code: int, message: str) -> None:  # Flower's would end the tests, too
+        raise SystemExit(f"{code}: {message}")
+
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(supernode_main, "flwr_exit", leave)
+    key = tmp_path / "node.key"
+    key.write_bytes(make_key())
+    arguments = ["--insecure", "--auth-supernode-private-key", str(key)]
+    with pytest.raises(SystemExit, match="303: .* needs TLS"):
+        run_supernode(arguments, NodeSession(), at_exit=lambda: None)
+
+
+def test_neither_insecure_nor_certificates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    with pytest.raises(SystemExit, match="--root-certificates"):
+        run_supernode([], NodeSession(), at_exit=lambda: None)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bouquet.contract.node_status import NodeStatus
-from bouquet.flower.list_nodes import KnownNode
+from bouquet.flower.control_client import KnownNode
 from bouquet.host import status
 from bouquet.host.connection import write_connection
 from bouquet.host.fleet.base import Member

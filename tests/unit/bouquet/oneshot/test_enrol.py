@@ -3,21 +3,21 @@
 from pathlib import Path
 
 from bouquet.contract.keys import key_path, make_key, public_key, write_identity
-from bouquet.flower.control_client import ControlApi
+from bouquet.flower.control_client import ControlClient
 from bouquet.oneshot.enrol import enrol
 
 
-class Register(ControlApi):
+class Register(ControlClient):
     """A SuperLink that remembers the keys that are enrolled, and all that ever were."""
 
     def __init__(self) -> None:
         self.keys: dict[bytes, int] = {}
         self.ever: set[bytes] = set()
 
-    def enrolled(self) -> dict[bytes, int]:
+    def registered(self) -> dict[bytes, int]:
         return dict(self.keys)
 
-    def enrol(self, public_key: bytes) -> bool:
+    def register(self, public_key: bytes) -> bool:
         if public_key in self.ever:
             return False
         self.ever.add(public_key)

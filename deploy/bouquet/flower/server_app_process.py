@@ -1,10 +1,9 @@
-"""Run one ServerApp in this process: Flower's `flwr-serverapp` without its sleeps."""
+"""Run one ServerApp in this process, as Flower's `flwr-serverapp` does, but without its sleeps."""
 
 import time
 from collections.abc import Iterable
 from queue import Empty, Queue
 from threading import Thread
-from typing import Any
 
 import grpc
 from flwr.app import Message
@@ -12,25 +11,54 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.common.logger import mirror_output_to_queue
 from flwr.proto import log_pb2, node_pb2
 from flwr.proto.runtime_pb2_grpc import RuntimeStub
+from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
+from flwr.supercore.retry import wrap_stub
 from flwr.superlink.grid import GrpcGrid
 from flwr.superlink.runtime import run_serverapp as stock_run_serverapp
 
-from bouquet.flower.channels import reconnect_soon, without_watch
+from bouquet.flower.channels import open_channel, with_quick_retries
 from bouquet.flower.holding import HoldClientInterceptor, holding
+from bouquet.flower.messages import error_from_node
 from bouquet.flower.replacements import replace
-from bouquet.flower.task_queue import RuntimeApi
+from bouquet.flower.task_queue import RuntimeApi, TaskToken
 
-REPLY_HOLD = 5.0  # seconds: what we ask our SuperLink for
-STOCK_PACE = 3.0  # seconds between two looks at a SuperLink that does not hold
-HELD = 0.5  # seconds: an empty answer that took longer was held
-LOG_PAUSE = 0.05  # seconds: lines that come within it travel together
+REPLY_HOLD_SECONDS = 5.0
+"""How long our SuperLink may hold a pull while there is no reply."""
+STOCK_POLL_SECONDS = 3.0
+"""Time between two pulls from a stock SuperLink, which does not hold them."""
+HELD_SECONDS = 0.5
+"""An empty answer that took longer was held."""
+LOG_BATCH_SECONDS = 0.05
+"""Log lines that come within this time are uploaded together."""
 
 
 class WaitingGrid(GrpcGrid):
-    """A `GrpcGrid` whose `send_and_receive` wakes with the replies instead of looking every 3 s."""
+    """A `GrpcGrid` that waits for replies by held calls instead of polling, and for a SuperLink that is restarted."""
+
+    def _connect(self) -> None:
+        """Connect to the Runtime API. Flower calls it before the first call, and after `close`."""
+        self._channel = open_channel(
+            self._addr,
+            None if self._insecure else self._cert,
+            [
+                RuntimeVersionClientInterceptor(component_name="flwr-serverapp"),
+                TaskToken(self._token),
+                HoldClientInterceptor(),
+            ],
+        )
+        self._grpc_stub = RuntimeStub(self._channel)
+        wrap_stub(self._grpc_stub, with_quick_retries(self._retry_invoker))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push messages and collect the replies: all, or those that came within `timeout` seconds."""
+        """Push messages, wait for their replies, and return them.
+
+        Args:
+            messages: The messages.
+            timeout: Seconds to wait at most. None: until all replies are here.
+
+        Returns:
+            The replies that came in time. An error that the SuperLink gives on behalf of a node comes from that node.
+        """
         messages = list(messages)
         waiting_for = set(self.push_messages(messages))
         nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
@@ -39,25 +67,21 @@ class WaitingGrid(GrpcGrid):
         replies: list[Message] = []
         while waiting_for:
             start = time.monotonic()
-            left = REPLY_HOLD if deadline is None else deadline - start
+            left = REPLY_HOLD_SECONDS if deadline is None else deadline - start
             if left <= 0:
                 break
-            with holding(min(left, REPLY_HOLD)):
+            with holding(min(left, REPLY_HOLD_SECONDS)):
                 received = list(self.pull_messages(waiting_for))
-            for message in received:
-                _name_node(message, nodes.get(message.metadata.reply_to_message_id))
-            replies += received
+            replies += [_from_node(reply, nodes.get(reply.metadata.reply_to_message_id)) for reply in received]
             waiting_for -= {message.metadata.reply_to_message_id for message in received}
-            if not received and time.monotonic() - start < min(HELD, left):
-                time.sleep(min(STOCK_PACE, left))
+            if not received and time.monotonic() - start < min(HELD_SECONDS, left):
+                time.sleep(min(STOCK_POLL_SECONDS, left))
         return replies
 
 
-def _name_node(reply: Message, node_id: int | None) -> None:
-    """Have an error that the SuperLink gives for a node come from that node, and name it."""
-    if node_id is not None and reply.metadata.src_node_id == SUPERLINK_NODE_ID and reply.has_error():
-        reply.metadata.__dict__["_src_node_id"] = node_id
-        reply.error.__dict__["_reason"] = f"SuperNode {node_id}: {reply.error.reason}"
+def _from_node(reply: Message, node_id: int | None) -> Message:
+    is_superlinks = reply.metadata.src_node_id == SUPERLINK_NODE_ID and reply.has_error()
+    return error_from_node(reply, node_id) if is_superlinks and node_id is not None else reply
 
 
 def _upload_logs(log_queue: Queue[str | None], node_id: int, run_id: int, stub: RuntimeStub) -> None:
@@ -65,7 +89,7 @@ def _upload_logs(log_queue: Queue[str | None], node_id: int, run_id: int, stub: 
     ended = False
     while not ended:
         taken = [log_queue.get()]
-        time.sleep(LOG_PAUSE)
+        time.sleep(LOG_BATCH_SECONDS)
         try:
             while True:
                 taken.append(log_queue.get_nowait())
@@ -86,26 +110,28 @@ def _upload_logs(log_queue: Queue[str | None], node_id: int, run_id: int, stub: 
 
 
 def start_log_uploader(log_queue: Queue[str | None], node_id: int, run_id: int, stub: RuntimeStub) -> Thread:
-    """Upload what comes into the queue, as it comes."""
+    """Upload lines as they come into the queue, in a thread, until None comes."""
     thread = Thread(target=_upload_logs, args=(log_queue, node_id, run_id, stub), daemon=True)
     thread.start()
     return thread
 
 
 def flush_logs(log_queue: Queue[str | None], timeout: float = 3.0) -> bool:
-    """Wait until all that is in the queue has been uploaded."""
+    """Wait until all lines in the queue are uploaded, for `timeout` seconds; return whether they are."""
     with log_queue.all_tasks_done:
         return log_queue.all_tasks_done.wait_for(lambda: not log_queue.unfinished_tasks, timeout)
 
 
 def run_serverapp(api: RuntimeApi, token: str) -> None:
-    """Work on the task of `token`: one run, to its end. Raises `SystemExit`, as Flower's does."""
+    """Work on a task: one run, to its end.
 
-    def create_channel(*, interceptors: list[Any], **options: Any) -> grpc.Channel:
-        return without_watch(stock_create_channel(interceptors=[*interceptors, HoldClientInterceptor()], **options))
+    Args:
+        api: The SuperLink's Runtime API.
+        token: The token of the task.
 
-    reconnect_soon()  # a SuperLink that dies is started anew: every call of Flower's stub waits for it
-    stock_create_channel = replace("flwr.superlink.grid.grpc_grid", "create_channel", create_channel)
+    Raises:
+        SystemExit: The run has ended.
+    """
     runtime = "flwr.superlink.runtime.run_serverapp"
     replace(runtime, "GrpcGrid", WaitingGrid)
     replace(runtime, "start_log_uploader", start_log_uploader)

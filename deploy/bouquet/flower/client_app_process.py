@@ -16,7 +16,6 @@ from flwr.common.logger import log
 from flwr.common.serde import message_to_proto
 from flwr.proto.runtime_pb2_grpc import RuntimeStub
 from flwr.supercore.fab import Fab
-from flwr.supercore.interceptors import RuntimeTokenClientInterceptor
 from flwr.supercore.retry import make_simple_grpc_retry_invoker, wrap_stub
 from flwr.supercore.run import Run
 from flwr.supercore.superexec.dependency_installer import (
@@ -25,27 +24,38 @@ from flwr.supercore.superexec.dependency_installer import (
 )
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from bouquet.flower.task_queue import RuntimeApi
+from bouquet.flower.channels import with_quick_retries
+from bouquet.flower.task_queue import RuntimeApi, TaskToken
 
 
 class ClientAppProcess:
-    """What a process needs to serve the messages of one run."""
+    """Serves the messages of one run, one after the other."""
 
     def __init__(self, api: RuntimeApi, on_pulled: Callable[[bytes], None], on_replied: Callable[[], None]) -> None:
-        """Connect. `on_pulled` gets each message without its content, serialized; both serve the executor."""
+        """Open a channel to the SuperNode's Runtime API.
+
+        Args:
+            api: Where it listens.
+            on_pulled: Called with each message, serialized without its content, before the app gets it.
+            on_replied: Called after each reply was handed over.
+        """
         self._api = api
         self._on_pulled = on_pulled
         self._on_replied = on_replied
-        self._token = RuntimeTokenClientInterceptor("")
+        self._token = TaskToken("")
         self._channel = api.channel("flwr-clientapp", self._token)
         self._stub = RuntimeStub(self._channel)
-        wrap_stub(self._stub, make_simple_grpc_retry_invoker())
+        wrap_stub(self._stub, with_quick_retries(make_simple_grpc_retry_invoker()))
         self._apps: dict[str, ClientApp] = {}
         self._environment: Path | None = None
 
     def serve(self, token: str) -> bool:
-        """Work on the task of `token`: one message. False if the process had better not be used again."""
-        self._token._token = token  # one channel for all messages: a new one costs milliseconds
+        """Work on a task: one message. Return whether the process may serve more messages.
+
+        Args:
+            token: The token of the task.
+        """
+        self._token.token = token
         message: Message | None = None
         context: Context | None = None
         failure, usable = "", True
@@ -56,7 +66,7 @@ class ClientAppProcess:
             push_message(self._stub, reply, context)
         except (Exception, SystemExit) as error:
             if message is None or context is None:
-                raise  # no message to reply to: the executor sees to it once this process has ended
+                raise  # there is nothing to reply to here: the executor fails the task once this process has ended
             failure = _reason(error, context)
             usable = isinstance(error, Exception) and not isinstance(error, LoadClientAppError | ImportError)
             log(ERROR, "ClientApp raised an exception", exc_info=error)
@@ -70,7 +80,7 @@ class ClientAppProcess:
         return usable
 
     def close(self) -> None:
-        """Disconnect, and remove what was installed for the run."""
+        """Close the channel, and remove what was installed for the run."""
         self._channel.close()
         cleanup_app_runtime_environment(self._environment)
 
@@ -89,7 +99,7 @@ class ClientAppProcess:
 
 
 def _reason(error: BaseException, context: Context | None) -> str:
-    """Flower's text for an exception, then what it lacks: which node, and the whole traceback."""
+    """Return Flower's text for an exception, then the node that raised it and the whole traceback."""
     where = ""
     if context is not None:
         partition = context.node_config.get("partition-id")
