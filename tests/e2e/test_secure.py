@@ -1,4 +1,4 @@
-"""Secure by default: TLS and keys without a step by hand, refusals that are told, containers that may do little."""
+"""Secure by default: TLS and keys without a manual step, logged refusals, containers with few rights."""
 
 import ipaddress
 import json

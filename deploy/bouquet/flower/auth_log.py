@@ -1,7 +1,7 @@
 """A line in the SuperLink's log for each call that the Fleet API refused: who called, and why it was refused.
 
-Flower tells the node; its own log says at most that something failed. `bouquet.superlink.handshake_log` logs what fails
-earlier, in the TLS handshake.
+Flower reports the reason to the node only; its own log says at most that something failed. A failure in the TLS
+handshake comes earlier: `bouquet.superlink.handshake_log` logs it.
 """
 
 from logging import WARNING

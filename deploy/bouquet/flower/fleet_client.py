@@ -157,7 +157,7 @@ class FleetClient:
         return set(response.objects_to_push), response.session_id
 
     def get_run(self, run_id: int) -> Run:
-        """Return a run that goes on."""
+        """Return a run, which must not have ended."""
         return run_from_proto(self._call(self._stub.GetRun, GetRunRequest(node=self._node, run_id=run_id)).run)
 
     def get_fab(self, fab_hash: str, run_id: int) -> Fab:

@@ -1,4 +1,4 @@
-"""A SuperNode's heartbeats, which tell whether the SuperLink counts the node as online."""
+"""A SuperNode's heartbeats, which show whether the SuperLink counts the node as online."""
 
 import time
 from collections.abc import Callable

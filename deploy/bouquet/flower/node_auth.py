@@ -63,7 +63,7 @@ class NodeAuthInterceptor(NodeAuthServerInterceptor):
             refusal = _check(
                 key, get_metadata_str(metadata, TIMESTAMP_HEADER), get_metadata_bytes(metadata, SIGNATURE_HEADER)
             )
-        except Exception as error:  # a header can have any content, and Flower's functions raise whatever comes of it
+        except Exception as error:  # a header can have any content, and Flower's functions raise many kinds of errors
             refusal = f"Invalid authentication metadata: {error}"
         if refusal:
             return _log_refusals(_unary_unary_rpc_terminator(refusal), key)

@@ -16,10 +16,10 @@ from bouquet.flower.holding import holding
 from bouquet.flower.notifier import KeyedListener, KeyedNotifier
 
 TASKS, REPLIES = "tasks", "replies"
-"""What the notifier tells of: tasks that may be started, and (parts of) replies that were handed over."""
+"""Keys of the notifier: a task may be started; a reply, or a part of one, was handed over."""
 
 RUN_HOLD_SECONDS = 20.0
-"""How long our SuperLink may hold the question whether a run still goes on."""
+"""How long our SuperLink may hold the question whether a run has ended."""
 RUN_POLL_SECONDS = 5.0
 """Time between two such questions to a stock SuperLink, which does not hold them."""
 HELD_SECONDS = 1.0
@@ -27,10 +27,10 @@ HELD_SECONDS = 1.0
 
 
 class NodeSession:
-    """One SuperNode: what its parts tell each other.
+    """The shared state of one SuperNode.
 
     Attributes:
-        notifier: Wakes whoever waits for `TASKS` or `REPLIES`.
+        notifier: Wakes the threads that wait for `TASKS` or `REPLIES`.
         tasks: Waits for tasks, on behalf of the executor.
         is_receiving: Whether a message is here whose objects are still coming: nobody may start its task.
         on_online: Called with the node id at each heartbeat that the SuperLink has acknowledged, and first right after
@@ -91,7 +91,7 @@ class NodeSession:
         self.notifier.notify(TASKS)
 
     def message_answered(self) -> None:
-        """Note that the node works on no message; end if it was told to leave."""
+        """Note that the node works on no message; end if it has to leave."""
         self.is_receiving = self._is_working = False
         if self._leave_reason:
             self._end()

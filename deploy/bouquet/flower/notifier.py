@@ -1,4 +1,4 @@
-"""Waiting for events inside one process. It knows nothing of gRPC: `Caller` stands for whoever waits for an answer."""
+"""Waiting for events inside one process. It does not import gRPC: `Caller` is a party that waits for an answer."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ class CallerGoneError(Exception):
 
 
 class Caller(Protocol):
-    """Somebody who waits for an answer; `grpc.ServicerContext` is one."""
+    """A party that waits for an answer, such as a `grpc.ServicerContext`."""
 
     def is_active(self) -> bool:
         """Return whether the caller is still there."""
@@ -53,7 +53,7 @@ class KeyedNotifier:
             key: What to wait for.
             since: An earlier result of `count`.
             seconds: How long to wait at most.
-            wanted: Whether to go on waiting.
+            wanted: Whether to keep waiting.
 
         Returns:
             Whether the key was notified. False after `seconds`, when the notifier is closed, or when the wait is no

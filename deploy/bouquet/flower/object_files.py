@@ -19,7 +19,7 @@ class ObjectFiles(InMemoryObjectStore):
     """Flower's in-memory object store, which keeps the objects' bytes in files and can be read again after a crash.
 
     Memory has which objects there are, and which are still missing. Of the files, `object/<id>` is an object, and
-    `tree/<id>` tells what a message consists of and which run it belongs to.
+    `tree/<id>` has the ids of a message's objects and of its run.
 
     Attributes:
         on_root_deleted: Called with the id of a message when its own object was deleted.

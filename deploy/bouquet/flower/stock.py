@@ -1,6 +1,6 @@
 """Flower's own SuperLink and SuperNode, unchanged (`EXECUTOR=stock`).
 
-Their log tells when they are ready: Flower 1.34 has no hook for that, and its health service always answers SERVING.
+Their log shows when they are ready: Flower 1.34 has no hook for that, and its health service always answers SERVING.
 """
 
 import logging

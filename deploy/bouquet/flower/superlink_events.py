@@ -1,4 +1,4 @@
-"""Events of a SuperLink: what its servicers tell each other, the executor and the process that started it."""
+"""Events of a SuperLink, by which its servicers notify each other, the executor and the process that started it."""
 
 from collections.abc import Callable, Hashable
 

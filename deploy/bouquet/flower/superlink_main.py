@@ -59,7 +59,7 @@ class EventLifespan(SuperLinkLifespan):
             config: The arguments of `flower-superlink`.
             states: Creates the state.
             objects: Creates the object store.
-            events: What the servicers tell each other and the caller.
+            events: The events of this SuperLink, shared by its servicers and the caller.
             first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
         """
         super().__init__(config, states)
@@ -72,7 +72,7 @@ class EventLifespan(SuperLinkLifespan):
         """Take over what an earlier process has left, start the three APIs, and report that they accept calls."""
         state = self._states.state()
         if self._first:
-            state.fail_running_tasks("The SuperLink was stopped or restarted while the run was going on.")
+            state.fail_running_tasks("The SuperLink was stopped or restarted during the run.")
         self._events.restore(state.messages)
         self._events.liveness.on_gone = self._on_node_gone
         super().startup()

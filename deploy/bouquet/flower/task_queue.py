@@ -92,7 +92,7 @@ class TaskQueue:
         Args:
             api: Where to find tasks.
             task_type: The type of the tasks; others are left to others.
-            listener: Waits for tasks where the server, or a process that tells of its tasks, is at hand. It costs less
+            listener: Waits for tasks if the server is in this process, or notifies this process of its tasks. It costs less
                 CPU than a held call.
         """
         self._api = api
@@ -141,7 +141,7 @@ class TaskQueue:
             return None
 
     def heartbeat(self, token: str) -> bool:
-        """Tell the server that somebody works on a task; return False if the task has ended."""
+        """Report to the server that a process works on a task; return False if the task has ended."""
         try:
             request = runtime_pb2.SendTaskHeartbeatRequest()
             metadata = ((TASK_TOKEN_HEADER, token),)

@@ -31,7 +31,7 @@ MIB = 1024**2
 SUPERLINK_MIB, SUPERNODE_MIB = 800, 700
 """MiB of memory that each uses during a run of the app: slightly more than measured."""
 MAX_CLOCK_AHEAD_SECONDS, MAX_CLOCK_BEHIND_SECONDS = 3.0, 200.0
-"""The SuperLink refuses a SuperNode whose clock differs by more."""
+"""Limits for the clock, with a margin: the SuperLink refuses a SuperNode that is 5 s ahead or 305 s behind."""
 TLS_TIMEOUT = 5.0
 RENEW_DAYS = 14
 """Days before its end from which on a certificate counts as a problem."""

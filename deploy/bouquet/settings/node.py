@@ -20,7 +20,7 @@ from bouquet.settings.env import (
 from bouquet.settings.gpu_settings import GpuSettings
 
 PARTITION_ID, PARTITION_PINNED = "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED"
-"""The variables by which the entry point tells the serving process which partition it holds."""
+"""The variables by which the entry point passes the partition to the serving process."""
 
 
 @dataclass(frozen=True)

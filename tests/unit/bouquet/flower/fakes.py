@@ -82,7 +82,7 @@ class Traffic:
         )
 
     def restart(self) -> None:
-        """Go on with what a new process finds."""
+        """Continue with what a new process finds."""
         self.states, self.objects = open_factories(self.path)
         self.state = self.states.state()
 
