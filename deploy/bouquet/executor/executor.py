@@ -8,8 +8,8 @@ SuperLink running, so neither outlives the other. Apps run in processes of their
 
 The locking rule: all state of workers and zygote is read and changed only while holding `Executor._lock`. No callback,
 no gRPC call and no other call that may block runs while holding it. Packets to workers and zygote are sent while
-holding it, but with `wait=False`. So a worker's state changes together with the packet to it, and no thread that needs the
-lock waits for a server.
+holding it, but with `wait=False`. So a worker's state changes together with the packet to it, and no thread
+that needs the lock waits for a server.
 """
 
 import os

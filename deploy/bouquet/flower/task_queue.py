@@ -92,8 +92,8 @@ class TaskQueue:
         Args:
             api: Where to find tasks.
             task_type: The type of the tasks; others are left to others.
-            listener: Waits for tasks if the server is in this process, or notifies this process of its tasks. It costs less
-                CPU than a held call.
+            listener: Waits for tasks if the server is in this process, or notifies this process of its tasks. That
+                costs less CPU than a held call.
         """
         self._api = api
         self._type = task_type
