@@ -171,7 +171,7 @@ class ComposeFleet:
         for container in containers:
             if container.state.running and _role(container) == "supernode":
                 # Only a process on the same volume can see whether a lease is locked.
-                command = ["python", "-m", "bouquet.contract.leases", LEASES_IN_CONTAINER]
+                command = ["python", "-P", "-m", "bouquet.contract.leases", LEASES_IN_CONTAINER]
                 with contextlib.suppress(DockerException):  # the container has just ended: ask the next one
                     held = json.loads(str(self._docker.container.execute(container, command)))
                     hosts = {host: int(partition_id) for partition_id, host in held.items()}
