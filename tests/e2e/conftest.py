@@ -45,9 +45,8 @@ TAG = f"test-{TEST_ID}"
 _numbers = itertools.count()
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """End as on Ctrl-C when the session is terminated, so that fixtures take their fleets down."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+# SIGTERM ends the session as Ctrl-C does, so that fixtures take their fleets down.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
