@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bouquet.files import write_atomically
+from bouquet.files import TEMPORARY_SUFFIX, write_atomically
 
 
 class MessageFiles:
@@ -42,7 +42,7 @@ class MessageFiles:
     def names(self, kind: str) -> Iterator[str]:
         """Yield the names of all complete files of a kind, sorted."""
         folder = Path(self._directory, kind)
-        yield from sorted(entry.name for entry in folder.glob("*") if entry.suffix != ".new")
+        yield from sorted(entry.name for entry in folder.glob("*") if entry.suffix != TEMPORARY_SUFFIX)
 
     def _path(self, kind: str, name: str) -> str:
         folder = f"{self._directory}/{kind}"

@@ -1,0 +1,1 @@
+"""The checks of `bouquet doctor`: one module per subject."""
