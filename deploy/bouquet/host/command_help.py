@@ -29,7 +29,7 @@ DEFAULTS = {
     "RUN_CONFIG": "",
     "SUPERLINK_NAMES": "",
     "SUPERNODES": "10",
-    "TAG": "latest",
+    "TAG": "",
     "UP_TIMEOUT": "300",
 }
 """The settings that the help mentions, with their defaults; empty for a setting that is not set by default."""
@@ -54,7 +54,7 @@ MEANINGS = {
     "RUN_CONFIG": "overrides of the app's run-config; --run-config wins over it",
     "SUPERLINK_NAMES": "names by which other machines reach this one; the first is in the join command",
     "SUPERNODES": "number of SuperNodes, each with one partition, 1 to 1000",
-    "TAG": "tag of both images",
+    "TAG": "tag of both images; not set: the name of the Compose project",
     "UP_TIMEOUT": "seconds that the fleet may take to become healthy",
 }
 

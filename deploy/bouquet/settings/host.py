@@ -43,7 +43,7 @@ class HostSettings:
         results: Where results go.
         gpus: What the nodes compute on.
         base_image: The image that both images are built on; None for the default.
-        tag: Tag of both images.
+        tag: Tag of both images; by default the name of the Compose project.
         flower_home: Flower's folder, with the connection to the fleet.
         home: Where a fleet of local processes keeps its state, logs and caches.
         up_timeout: Seconds that the fleet may take to become healthy.
@@ -103,7 +103,7 @@ class HostSettings:
             results=Path(text(environment, "RESULTS", str(PROJECT / "results"))),
             gpus=GpuSettings.read(environment),
             base_image=text(environment, "BASE_IMAGE", "") or None,
-            tag=text(environment, "TAG", "latest"),
+            tag=text(environment, "TAG", text(environment, "COMPOSE_PROJECT_NAME", "bouquet")),
             flower_home=Path(text(environment, "FLWR_HOME", str(Path.home() / ".flwr"))),
             home=Path(text(environment, "BOUQUET_HOME", str(PROJECT / ".bouquet"))).resolve(),
             up_timeout=whole_number(environment, "UP_TIMEOUT", 300, 1, 86400),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from python_on_whales import Container, DockerClient
+from python_on_whales.components.compose.cli_wrapper import ComposeCLI
 from python_on_whales.exceptions import DockerException
 
 from bouquet.contract.node_status import NodeStatus, read_all
@@ -17,6 +18,7 @@ from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host.bootstrap import base_image, compose_plugin
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
+from bouquet.host.fleet.compose_files import compose_files
 from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT, HostSettings
 
@@ -29,10 +31,35 @@ MEMBER_ROLES = ("superlink", "supernode")
 """The services that keep running. The others are one-shots, which have ended when these are healthy."""
 CONVERGE_POLL_SECONDS = 1.0
 """Poll interval while the fleet converges; each poll asks Docker and a container."""
+PROJECT_LABEL = "com.docker.compose.project"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
+"""The folder of the Compose file that a container was started from, in which Compose puts it."""
+
+
+@contextlib.contextmanager
+def docker_errors(what: str) -> Iterator[None]:
+    """Turn an error of the `docker` command into one line.
+
+    Args:
+        what: What failed, for example "the containers could not be stopped".
+
+    Raises:
+        FleetError: The `docker` command failed.
+    """
+    try:
+        yield
+    except DockerException as error:
+        lines = (error.stderr or "").strip().splitlines() or [f"docker exited with code {error.return_code}"]
+        raise FleetError(f"{what}: {lines[-1]}", "check Docker: make doctor") from error
 
 
 class ComposeFleet:
-    """One SuperLink container and N SuperNode containers."""
+    """One SuperLink container and N SuperNode containers.
+
+    Two checkouts on one Docker have the same Compose project unless they set `COMPOSE_PROJECT_NAME`. Compose would
+    recreate or stop the other checkout's containers. So every method refuses a project that belongs to another
+    checkout, with a `FleetError`.
+    """
 
     def __init__(self, settings: HostSettings) -> None:
         self._settings = settings
@@ -42,12 +69,14 @@ class ComposeFleet:
             os.environ["CERTIFICATES"] = str(settings.certificates.user_dir)
         if settings.hub_token is not None:
             os.environ["HF_TOKEN_FILE"] = str(settings.hub_token)
-        self._compose_files: list[str | Path] = [PROJECT / "docker-compose.yml"]
-        self._docker = DockerClient(compose_files=self._compose_files)
+        self._compose_files = compose_files(PROJECT)
+        self._docker = DockerClient(compose_files=[*self._compose_files])
+        self._is_ours = False
 
     def prepare(self) -> Iterator[str]:
         """Find or install Compose v2 and the base image, then build the images; unchanged layers are cached."""
         yield compose_plugin.ensure()
+        self._refuse_foreign_project()
         shares, why = nvidia.for_containers(self._settings.gpus, self._settings.supernodes)
         yield from gpu.summary(shares, why)
         if shares:
@@ -56,9 +85,31 @@ class ComposeFleet:
         os.environ["BASE_IMAGE"] = base  # read by Compose, as from .env
         yield f"images: built on {base}"
         try:
-            self._docker.compose.build()
+            self._compose.build()
         except DockerException as error:
             raise FleetError("the images did not build (see above)", "fix the build error above and retry") from error
+
+    @property
+    def _compose(self) -> ComposeCLI:
+        """Compose with the fleet's files; the first use checks that the project belongs to this checkout."""
+        if not self._is_ours:
+            self._refuse_foreign_project()
+            self._is_ours = True
+        return self._docker.compose
+
+    def _refuse_foreign_project(self) -> None:
+        with docker_errors("the Compose files are not valid"):
+            project = self._docker.compose.config(return_json=True)["name"]
+        with docker_errors("the containers could not be listed"):
+            containers = self._docker.container.list(all=True, filters=[("label", f"{PROJECT_LABEL}={project}")])
+        for container in containers:
+            folder = (container.config.labels or {}).get(FOLDER_LABEL)
+            if folder and os.path.realpath(folder) != os.path.realpath(self._compose_files[0].parent):
+                raise FleetError(
+                    f"COMPOSE_PROJECT_NAME={project}: its containers belong to another checkout, {folder}",
+                    f"for a second fleet set other values in .env: COMPOSE_PROJECT_NAME={project}-2, CONTROL_PORT and "
+                    f"FLEET_PORT; or remove the other fleet's containers: docker compose -p {project} down",
+                )
 
     def up(self) -> None:
         """Start missing containers, stop surplus ones, and wait until all are healthy with a partition each.
@@ -68,7 +119,7 @@ class ComposeFleet:
         """
         deadline = time.monotonic() + self._settings.up_timeout
         try:
-            self._docker.compose.up(detach=True, wait=True, wait_timeout=self._settings.up_timeout)
+            self._compose.up(detach=True, wait=True, wait_timeout=self._settings.up_timeout)
         except DockerException as error:
             self._raise_unhealthy(error)
 
@@ -86,24 +137,26 @@ class ComposeFleet:
         error here, since the next start uses the network again.
 
         Raises:
-            DockerException: Containers are left.
+            FleetError: Containers are left.
         """
-        try:
-            self._docker.compose.down(remove_orphans=True, volumes=volumes)
-        except DockerException:
-            if self._docker.compose.ps(all=True):
-                raise
+        with docker_errors("the containers could not be removed"):
+            try:
+                self._compose.down(remove_orphans=True, volumes=volumes)
+            except DockerException:
+                if self._compose.ps(all=True):
+                    raise
 
     def members(self) -> list[Member]:
         """Return the SuperLink's and the SuperNodes' containers."""
-        containers = [c for c in self._docker.compose.ps(all=True) if _role(c) in MEMBER_ROLES]
+        with docker_errors("the containers could not be listed"):
+            containers = [c for c in self._compose.ps(all=True) if _role(c) in MEMBER_ROLES]
         partition_ids = self._partition_ids(containers)
         members = [_member(container, partition_ids.get(container.id)) for container in containers]
         return sorted(members, key=lambda member: (member.role, member.partition_id is None, member.partition_id or 0))
 
     def node_statuses(self) -> list[NodeStatus]:
         """Return the status files on the volume that all SuperNodes share, copied from a running one."""
-        supernodes = self._docker.compose.ps(["supernode"])
+        supernodes = self._compose.ps(["supernode"])
         with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(DockerException):
             if supernodes:
                 self._docker.container.copy((supernodes[0], f"{NODES_IN_CONTAINER}/."), scratch)
@@ -113,15 +166,16 @@ class ComposeFleet:
     def memory(self) -> dict[str, int]:
         """Return the memory that Docker measures, without the page cache."""
         try:
-            measured = self._docker.container.stats(self._docker.compose.ps())
+            running = self._compose.ps()
+            measured = self._docker.container.stats(running)
         except DockerException:  # a container has just ended
             return {}
         return {each.container_name: int(each.memory_used) for each in measured}
 
     def logs(self, *, follow: bool) -> None:
         """Print the containers' logs."""
-        with contextlib.suppress(KeyboardInterrupt):
-            for _, line in self._docker.compose.logs(follow=follow, stream=True, tail="100"):
+        with contextlib.suppress(KeyboardInterrupt), docker_errors("the logs could not be read"):
+            for _, line in self._compose.logs(follow=follow, stream=True, tail="100"):
                 print(line.decode(errors="replace"), end="")
 
     def root_certificate(self) -> bytes | None:
@@ -132,11 +186,9 @@ class ComposeFleet:
         """
         if self._settings.insecure:
             return None
-        superlinks = self._docker.compose.ps(["superlink"])
-        if not superlinks:
-            raise FleetError("the SuperLink's container is not running", "start the fleet: make up")
-        with tempfile.TemporaryDirectory() as scratch:
-            self._docker.container.copy((superlinks[0], CERTIFICATE_IN_CONTAINER), scratch)
+        superlink = self._superlink()
+        with tempfile.TemporaryDirectory() as scratch, docker_errors("the CA's certificate could not be copied"):
+            self._docker.container.copy((superlink, CERTIFICATE_IN_CONTAINER), scratch)
             return (Path(scratch) / "ca.crt").read_bytes()
 
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
@@ -145,17 +197,15 @@ class ComposeFleet:
         Raises:
             FleetError: The SuperLink's container is not running, or `destination` cannot be written to.
         """
-        superlinks = self._docker.compose.ps(["superlink"])
-        if not superlinks:
-            raise FleetError("the SuperLink's container is not running", "start the fleet: make up")
+        superlink = self._superlink()
         destination.mkdir(parents=True, exist_ok=True)
         source = f"{RESULTS_IN_CONTAINER}/{run_id or '.'}"
         try:
-            self._docker.container.execute(superlinks[0], ["test", "-e", source])
+            self._docker.container.execute(superlink, ["test", "-e", source])
         except DockerException:
             return  # a run that was rejected has no results
         try:
-            self._docker.container.copy((superlinks[0], source), destination)
+            self._docker.container.copy((superlink, source), destination)
         except DockerException as error:
             raise FleetError(
                 f"RESULTS={destination}: the results could not be copied there ({error.stderr})",
@@ -165,6 +215,13 @@ class ComposeFleet:
             latest = destination / "latest"
             latest.unlink(missing_ok=True)
             latest.symlink_to(run_id)
+
+    def _superlink(self) -> Container:
+        with docker_errors("the containers could not be listed"):
+            superlinks = self._compose.ps(["superlink"])
+        if not superlinks:
+            raise FleetError("the SuperLink's container is not running", "start the fleet: make up")
+        return superlinks[0]
 
     def _partition_ids(self, containers: list[Container]) -> dict[str, int]:
         """Return the partition-id by container id, from the leases that are held. A lease names its holder's host."""
@@ -182,7 +239,7 @@ class ComposeFleet:
         bad = [member for member in self.members() if not member.healthy]
         bad += [
             _member(container, None)
-            for container in self._docker.compose.ps(all=True)
+            for container in self._compose.ps(all=True)
             if _role(container) not in MEMBER_ROLES and container.state.exit_code
         ]
         names = [f"{member.name} ({member.state})" for member in bad] or ["no container was started"]

@@ -1,29 +1,46 @@
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from python_on_whales.exceptions import DockerException
 
-from bouquet.host.fleet.compose import ComposeFleet
-from bouquet.settings.host import HostSettings
+from bouquet.errors import FleetError
+from bouquet.host.fleet.compose import FOLDER_LABEL, ComposeFleet
+from bouquet.settings.host import PROJECT, HostSettings
+
+
+def failure(stderr: bytes = b"Cannot connect to the Docker daemon") -> DockerException:
+    return DockerException(["docker", "compose"], 1, stderr=stderr)
 
 
 class Compose:
-    """A Compose whose `down` fails, with these containers left."""
+    """A Compose project whose `down` fails, with these containers left."""
 
     def __init__(self, left: list[str]) -> None:
         self.left = left
+        self.built = False
+
+    def config(self, return_json: bool) -> dict[str, str]:
+        return {"name": "bouquet"}
+
+    def build(self) -> None:
+        self.built = True
 
     def down(self, **options: Any) -> None:
-        raise DockerException(["docker", "compose", "down"], 1)
+        raise failure()
 
-    def ps(self, all: bool = False) -> list[str]:
+    def ps(self, services: Any = None, all: bool = False) -> list[str]:
         return self.left
 
 
-def fleet(left: list[str]) -> ComposeFleet:
+def fleet(left: list[str], folder: Path = PROJECT) -> ComposeFleet:
     made = ComposeFleet(HostSettings.read({}))
-    made._docker = SimpleNamespace(compose=Compose(left))  # type: ignore[assignment]
+    container = SimpleNamespace(config=SimpleNamespace(labels={FOLDER_LABEL: str(folder)}))
+    made._docker = SimpleNamespace(  # type: ignore[assignment]
+        compose=Compose(left), container=SimpleNamespace(list=lambda **options: [container])
+    )
     return made
 
 
@@ -31,6 +48,47 @@ def test_a_network_that_docker_keeps_does_not_keep_the_fleet_up() -> None:
     fleet([]).down()
 
 
-def test_containers_that_cannot_be_removed_are_an_error() -> None:
-    with pytest.raises(DockerException):
+def test_containers_that_cannot_be_removed_are_an_error_of_one_line() -> None:
+    with pytest.raises(FleetError, match="could not be removed: Cannot connect to the Docker daemon; .*make doctor"):
         fleet(["bouquet-superlink-1"]).down()
+
+
+COMMANDS: dict[str, Callable[[ComposeFleet], object]] = {
+    "up": ComposeFleet.up,
+    "down": ComposeFleet.down,
+    "members": ComposeFleet.members,
+    "node_statuses": ComposeFleet.node_statuses,
+    "memory": ComposeFleet.memory,
+    "logs": lambda other: other.logs(follow=False),
+    "root_certificate": ComposeFleet.root_certificate,
+    "collect_results": lambda other: other.collect_results(Path("/nowhere")),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_containers_of_another_checkout_are_refused(command: str, tmp_path: Path) -> None:
+    with pytest.raises(FleetError) as refusal:
+        COMMANDS[command](fleet([], tmp_path))
+    line = str(refusal.value)
+    assert f"COMPOSE_PROJECT_NAME=bouquet: its containers belong to another checkout, {tmp_path}" in line
+    assert "COMPOSE_PROJECT_NAME=bouquet-2" in line and "CONTROL_PORT" in line and "FLEET_PORT" in line
+
+
+def test_no_image_is_built_for_a_project_of_another_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bouquet.host.fleet.compose.compose_plugin.ensure", lambda: "found")
+    other = fleet([], tmp_path)
+    with pytest.raises(FleetError, match="another checkout"):
+        list(other.prepare())
+    assert not other._docker.compose.built  # type: ignore[attr-defined]
+
+
+def test_a_checkout_reached_through_a_link_is_the_same_checkout(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(PROJECT)
+    fleet([], link).down()
+
+
+def test_the_images_are_tagged_with_the_name_of_the_project() -> None:
+    assert HostSettings.read({}).tag == "bouquet"
+    assert HostSettings.read({"COMPOSE_PROJECT_NAME": "second"}).tag == "second"
+    assert HostSettings.read({"COMPOSE_PROJECT_NAME": "second", "TAG": "mine"}).tag == "mine"
