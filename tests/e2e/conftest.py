@@ -99,11 +99,15 @@ def printed_json(app: str, output: str) -> list[dict[str, Any]]:
 
 @dataclass
 class Bouquet:
-    """The product's commands, on the test's own fleet: own ports, own Flower home, own results."""
+    """The product's commands, on the test's own fleet: own ports, own Flower home, own results.
+
+    `checkout` is the checkout that they belong to; without a value, this one.
+    """
 
     kind: str
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    checkout: Path = PROJECT
 
     def __post_init__(self) -> None:
         self.environment = {
@@ -122,6 +126,7 @@ class Bouquet:
             "HF_HUB_OFFLINE": "1",
             "GPUS": "none",
             "UP_TIMEOUT": "600",  # a busy machine is no failure
+            **({} if self.checkout == PROJECT else {"PYTHONPATH": str(self.checkout / "deploy")}),
             **self.environment,
         }
 
@@ -129,7 +134,7 @@ class Bouquet:
         """Run `bouquet <command>` with these settings."""
         return subprocess.run(
             [BOUQUET, command],
-            cwd=PROJECT,
+            cwd=self.checkout,
             env=self.environment | settings,
             text=True,
             capture_output=True,
@@ -177,7 +182,8 @@ class Bouquet:
     @property
     def compose(self) -> ComposeCLI:
         """This fleet's Compose project."""
-        return DockerClient(compose_files=[PROJECT / "docker-compose.yml"], compose_project_name=self.project).compose
+        files: list[str | Path] = [self.checkout / "docker-compose.yml"]
+        return DockerClient(compose_files=files, compose_project_name=self.project).compose
 
     def process_log(self, name: str) -> str:
         """The log of one member of a fleet of processes."""
@@ -199,6 +205,16 @@ class Bouquet:
                 assert not self.compose.ps(all=True)
 
 
+def copy_checkout(folder: Path) -> Path:
+    """Copy what git knows of this checkout, and what is new in it, into a folder; return the folder."""
+    listed = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=PROJECT, text=True)
+    for name in filter(None, listed.split("\0")):
+        if (PROJECT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, folder / name, follow_symlinks=False)
+    return folder
+
+
 StartFleet = Callable[..., AbstractContextManager[Bouquet]]
 
 
@@ -206,14 +222,16 @@ StartFleet = Callable[..., AbstractContextManager[Bouquet]]
 def start_fleet(request: pytest.FixtureRequest) -> StartFleet:
     """Return a context manager that brings a fleet up and, whatever happens, takes it down.
 
-    `start_fleet(kind, folder, up=True, **settings)`. It shows the logs when a test failed meanwhile.
+    `start_fleet(kind, folder, up=True, checkout=PROJECT, **settings)`. It shows the logs when a test failed meanwhile.
     """
 
     @contextmanager
-    def start(kind: str, folder: Path, *, up: bool = True, **settings: str) -> Iterator[Bouquet]:
+    def start(
+        kind: str, folder: Path, *, up: bool = True, checkout: Path = PROJECT, **settings: str
+    ) -> Iterator[Bouquet]:
         if kind == "containers":
             request.getfixturevalue("docker")
-        fleet = Bouquet(kind, folder, settings)
+        fleet = Bouquet(kind, folder, settings, checkout)
         failed = request.session.testsfailed
         try:
             if up:
