@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -97,7 +98,7 @@ class Results:
             "seconds": round(self.seconds, 3),
             "rounds": [each.as_json() for each in self.rounds],
         }
-        return json.dumps(metrics, indent=2) + "\n"
+        return json.dumps(_without_nan(metrics), indent=2, allow_nan=False) + "\n"
 
     def _write(self, name: str, write: Callable[[Path], object]) -> None:
         unfinished = self.folder / f".unfinished-{name}"
@@ -112,6 +113,15 @@ class Results:
         link.unlink(missing_ok=True)
         link.symlink_to(str(self.run_id))
         link.replace(self.root / "latest")
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the value with None for every number that is not finite, for which JSON has no notation."""
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _versions() -> dict[str, str]:

@@ -60,7 +60,8 @@ def run(grid: Grid, config: RunConfig, size: int | None, results: Results) -> No
     from app.partition import load_test_split  # noqa: PLC0415
 
     model = build_model(config.learning_rate, config.seed)
-    strategy = RecordedFedAvg(config.fraction_train, config.round_deadline, participants)
+    hint = f"give a lower learning-rate than {config.learning_rate:g}"
+    strategy = RecordedFedAvg(config.fraction_train, config.round_deadline, participants, hint)
     results.rounds = strategy.rounds
     central_rounds = {
         "off": range(0),

@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from app.exceptions import RunError
 from app.participants import FixedNodesGrid, Participants
+from app.reply_check import check_replies
 from app.run_log import log
 
 NodeValues = dict[str, Any]
@@ -82,27 +83,33 @@ class RecordedFedAvg(FedAvg):
     """FedAvg with a record of every round.
 
     Flower's own result has only aggregates and does not mention a node that never replied. Here every node that got a
-    message is either in `Phase.nodes` or in `Phase.errors`. Nodes are sampled from the run's `Participants`. A round in
-    which no node trained ends the run with `RunError`, because continuing would pass the old model off as a new one.
+    message is either in `Phase.nodes` or in `Phase.errors`. Nodes are sampled from the run's `Participants`. A reply
+    that cannot be averaged (`app.reply_check`) counts as a failure of its node. A round in which no node trained ends
+    the run with `RunError`, because continuing would pass the old model off as a new one.
 
     Args:
         fraction_train: Fraction of the participants that train in a round.
         round_deadline: How long a phase waits for replies, and how long it waits for a participant to be online first,
             in seconds.
         participants: The SuperNodes that take part in the run.
+        divergence_hint: What to do about a run that diverges.
 
     Attributes:
         rounds: One record for each round that has started.
         arrays: The newest global model; None until the first round has been aggregated.
     """
 
-    def __init__(self, fraction_train: float, round_deadline: float, participants: Participants) -> None:
+    def __init__(
+        self, fraction_train: float, round_deadline: float, participants: Participants, divergence_hint: str
+    ) -> None:
         # One node is enough, so that a fleet that shrank can continue with the nodes that remain.
         super().__init__(fraction_train=fraction_train, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
         self.rounds: list[Round] = []
         self.arrays: ArrayRecord | None = None
         self._round_deadline = round_deadline
         self._participants = participants
+        self._divergence_hint = divergence_hint
+        self._global_arrays: ArrayRecord | None = None  # those that the phase's messages carry
         self._sent: list[Metadata] = []
         self._phase_started = 0.0
 
@@ -118,15 +125,12 @@ class RecordedFedAvg(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the weights and metrics averaged by number of examples.
 
-        Replies are sorted by partition-id first: they arrive in any order, and a floating-point sum depends on it.
-
         Raises:
-            RunError: No node trained.
+            RunError: No node trained, or the run has diverged.
         """
-        phase, replies = self.rounds[-1].train, list(replies)
-        self._record(phase, replies)
-        replies.sort(key=lambda reply: self._participants.partition_ids.get(reply.metadata.src_node_id, -1))
-        arrays, metrics = super().aggregate_train(server_round, replies)
+        phase = self.rounds[-1].train
+        usable = self._record(phase, list(replies), self._global_arrays)
+        arrays, metrics = super().aggregate_train(server_round, usable)
         self._finish_phase(phase, metrics)
         if arrays is None:
             raise RunError(f"round {server_round}: no node trained; {self._join_errors(phase)}")
@@ -140,10 +144,14 @@ class RecordedFedAvg(FedAvg):
         return self._configure(super().configure_evaluate, server_round, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return the metrics averaged by number of examples, and finish the round's record."""
-        phase, replies = self.rounds[-1].evaluate, list(replies)
-        self._record(phase, replies)
-        metrics = super().aggregate_evaluate(server_round, replies)
+        """Return the metrics averaged by number of examples, and finish the round's record.
+
+        Raises:
+            RunError: The run has diverged.
+        """
+        phase = self.rounds[-1].evaluate
+        usable = self._record(phase, list(replies), None)
+        metrics = super().aggregate_evaluate(server_round, usable)
         self._finish_phase(phase, metrics)
         return metrics
 
@@ -151,32 +159,68 @@ class RecordedFedAvg(FedAvg):
         self, configure: Any, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         self._phase_started = time.monotonic()
+        self._global_arrays = arrays
         online = self._participants.await_online(grid, server_round, self._round_deadline)
         messages: list[Message] = list(configure(server_round, arrays, config, FixedNodesGrid(online)))
         self._sent = [message.metadata for message in messages]
         return messages
 
-    def _record(self, phase: Phase, replies: list[Message]) -> None:
+    def _record(self, phase: Phase, replies: list[Message], expected: ArrayRecord | None) -> list[Message]:
+        """Record each node's reply or failure, and return the replies to aggregate.
+
+        They are sorted by partition-id: replies arrive in any order, and a floating-point sum depends on it.
+
+        Args:
+            phase: Gets the record.
+            replies: What the nodes replied.
+            expected: The global model, whose shapes the replies must have; None for an evaluate phase.
+
+        Raises:
+            RunError: The run has diverged: no reply is usable, and at least one is not finite.
+        """
         recipients = {metadata.message_id: metadata.dst_node_id for metadata in self._sent}
-        for reply in replies:
+
+        def sender(reply: Message) -> int:
             # From the message's recipient: for a node that has left, the SuperLink replies.
-            node_id = recipients.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
-            if reply.has_error():
-                reason = self._with_partition_id(node_id, reply.error.reason or f"error {reply.error.code}")
-                phase.errors[str(node_id)] = reason
-                if node_id != reply.metadata.src_node_id:  # otherwise Flower's own log line names the node
-                    log(WARNING, "\t> Node %d: %s", node_id, reason)
-                continue
+            return recipients.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
+
+        errors = [reply for reply in replies if reply.has_error()]
+        for reply in errors:
+            # Flower's own log line names the node, unless the SuperLink has replied for it.
+            is_logged = sender(reply) == reply.metadata.src_node_id
+            self._fail(phase, sender(reply), reply.error.reason or f"error {reply.error.code}", is_logged=is_logged)
+        contents = [reply for reply in replies if not reply.has_error()]
+        for reply in contents:
             record = reply.content.config_records.get("node", ConfigRecord())
             if "partition-id" in record:
-                self._participants.partition_ids[node_id] = int(record["partition-id"])  # type: ignore[arg-type]
+                self._participants.partition_ids[sender(reply)] = int(record["partition-id"])  # type: ignore[arg-type]
+        contents.sort(key=lambda reply: self._participants.partition_ids.get(sender(reply), -1))
+        usable, diverged = [], False
+        for reply, problem in zip(contents, check_replies(contents, expected), strict=True):
+            node_id = sender(reply)
+            if problem is not None:
+                self._fail(phase, node_id, problem.reason)
+                diverged |= problem.diverged
+                continue
+            usable.append(reply)
             values = {key: value for metrics in reply.content.metric_records.values() for key, value in metrics.items()}
             phase.nodes[str(node_id)] = {"partition-id": self._participants.partition_ids.get(node_id), **values}
         for node_id in recipients.values():
             if str(node_id) not in phase.nodes and str(node_id) not in phase.errors:
-                reason = f"no reply within round-deadline={self._round_deadline:g} s"
-                phase.errors[str(node_id)] = self._with_partition_id(node_id, reason)
-                log(WARNING, "\t> Node %d: %s", node_id, phase.errors[str(node_id)])
+                self._fail(phase, node_id, f"no reply within round-deadline={self._round_deadline:g} s")
+        if diverged and not usable:
+            self._finish_phase(phase, None)
+            server_round = self.rounds[-1].number
+            raise RunError(
+                f"round {server_round}: the run has diverged: {self._join_errors(phase)}; {self._divergence_hint}"
+            )
+        return usable + errors
+
+    def _fail(self, phase: Phase, node_id: int, reason: str, *, is_logged: bool = False) -> None:
+        """Record a node's failure, and log it unless that has been done already."""
+        phase.errors[str(node_id)] = self._with_partition_id(node_id, reason)
+        if not is_logged:
+            log(WARNING, "\t> Node %d: %s", node_id, phase.errors[str(node_id)])
 
     def _with_partition_id(self, node_id: int, reason: str) -> str:
         """Return the reason with the node's partition-id in front, unless the ClientApp has already added it."""

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 
 from app import client_app, dataset, fleet, server_app
 from app.exceptions import FleetError, RunError, SettingError
@@ -213,6 +215,84 @@ def test_a_run_that_fails_late_keeps_the_last_model(folder: Path, results: Path)
         start(folder, answer=answer)
     assert (results / "latest" / "last_model.keras").exists()
     assert len(metrics(results)["rounds"]) == 2
+
+
+def spoiling(kind: str, spoil: Callable[[RecordDict], None], *partition_ids: int) -> Answer:
+    """Return a ClientApp whose replies to such messages are spoilt on these partitions."""
+
+    def answer(message: Message, context: Context) -> Message:
+        reply = client_app.app(message, context)
+        if message.metadata.message_type == kind and context.node_config["partition-id"] in partition_ids:
+            spoil(reply.content)
+        return reply
+
+    return answer
+
+
+def infinite_weights(content: RecordDict) -> None:
+    weights = content.array_records["arrays"].to_numpy_ndarrays()
+    weights[0] = weights[0] / np.float32(0)
+    content["arrays"] = ArrayRecord(weights)
+
+
+def fewer_weights(content: RecordDict) -> None:
+    content["arrays"] = ArrayRecord(content.array_records["arrays"].to_numpy_ndarrays()[1:])
+
+
+def metric(name: str, value: float | list[float]) -> Callable[[RecordDict], None]:
+    def spoil(content: RecordDict) -> None:
+        content.metric_records["metrics"][name] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "reason"),
+    [
+        ("train", infinite_weights, "its weights are not finite"),
+        ("train", fewer_weights, "its weights do not have the names and shapes of the global model's"),
+        ("train", metric("train_loss", math.nan), "train_loss is nan"),
+        ("train", metric("odd", 1.0), "its metrics are num-examples, odd, train_acc, train_loss; those of most nodes"),
+        ("train", metric("train_loss", [1.0, 2.0]), "its metrics are num-examples, train_acc, train_loss[2]"),
+        ("train", metric("num-examples", 0), "num-examples=0 is not a whole number of at least 1"),
+        ("train", metric("num-examples", 10**9), "num-examples=1000000000 is more than 100 times the median, 20"),
+        ("evaluate", metric("eval_loss", math.inf), "eval_loss is inf"),
+        ("evaluate", metric("num-examples", 10**9), "num-examples=1000000000 is more than 100 times the median, 5"),
+    ],
+)
+def test_a_reply_that_cannot_be_averaged_is_a_failure_of_its_node_and_the_run_completes(
+    folder: Path, results: Path, kind: str, spoil: Callable[[RecordDict], None], reason: str
+) -> None:
+    start(folder, answer=spoiling(kind, spoil, 1), fraction_train=1.0)
+    written = metrics(results)
+    assert written["status"] == "completed"
+    phase = written["rounds"][0][kind]
+    assert (phase["replies"], phase["failures"]) == (3, 1)
+    assert f"partition-id 1: left out: {reason}" in phase["errors"][str(FIRST_NODE + 1)]
+
+
+def test_a_reply_that_is_left_out_does_not_change_the_model(folder: Path, results: Path) -> None:
+    weights = []
+    for answer in (failing("train", 1), spoiling("train", metric("num-examples", 10**9), 1)):
+        start(folder, answer=answer, fraction_train=1.0)
+        weights.append(keras.models.load_model(results / "latest" / "final_model.keras").get_weights())
+    assert all(np.array_equal(one, two) for one, two in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "spoil"), [("train", infinite_weights), ("evaluate", metric("eval_loss", math.nan))])
+def test_a_run_whose_nodes_all_diverge_fails_with_the_learning_rate_and_valid_json(
+    folder: Path, results: Path, kind: str, spoil: Callable[[RecordDict], None]
+) -> None:
+    with pytest.raises(RunError, match="round 1: the run has diverged: .*; give a lower learning-rate than 0.005"):
+        start(folder, answer=spoiling(kind, spoil, 0, 1, 2, 3))
+    written = (results / "latest" / "metrics.json").read_text()
+    assert json.loads(written, parse_constant=pytest.fail)["status"] == "failed"
+
+
+def test_a_learning_rate_far_too_high_ends_as_diverged(folder: Path, results: Path) -> None:
+    with pytest.raises(RunError, match="the run has diverged: .*give a lower learning-rate than 1e"):
+        start(folder, learning_rate=1e30)
+    json.loads((results / "latest" / "metrics.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_the_model_is_saved_even_if_no_node_can_evaluate(folder: Path, results: Path) -> None:
