@@ -1,0 +1,13 @@
+"""What the nodes compute on."""
+
+from bouquet.host.checks.gpu_devices import gpus
+from bouquet.host.doctor import run_checks
+from bouquet.settings.host import HostSettings
+from tests.unit.bouquet.conftest import Install
+
+
+def test_gpus_that_are_too_small_fail_and_no_gpus_pass(install: Install) -> None:
+    install()
+    assert "on the CPU (GPUS=none)" in gpus(HostSettings.read({"GPUS": "none"}), containers=True)
+    [result] = run_checks({"gpus": lambda: gpus(HostSettings.read({"GPUS": "0:2GiB"}), containers=True)})
+    assert (result.ok, "too many for the GPUs" in result.message) == (False, True)
