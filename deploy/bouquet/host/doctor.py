@@ -4,26 +4,39 @@ A check returns what it found, or raises an error that names the problem and the
 `bouquet up` would end with, from the same functions; here they are all shown at once, before anything starts.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 
 from bouquet.errors import BouquetError
+from bouquet.gpu import nvidia
+from bouquet.host import preflight
 from bouquet.host.bootstrap import compose_plugin
 from bouquet.host.checks.certificate_expiry import certificates
 from bouquet.host.checks.clock import clock
-from bouquet.host.checks.disk_space import disk
+from bouquet.host.checks.cpu_features import cpu
+from bouquet.host.checks.disk_space import Use, by_disk, container_uses, disk, process_uses, unseen_disk, user_uses
 from bouquet.host.checks.docker_engine import compose, docker
+from bouquet.host.checks.docker_limits import limits
 from bouquet.host.checks.fleet_members import nodes
-from bouquet.host.checks.gpu_devices import gpus
+from bouquet.host.checks.gpu_devices import SharesOf, gpus
 from bouquet.host.checks.memory import memory
+from bouquet.host.checks.partition_cache import cache_of_containers, cache_of_processes
 from bouquet.host.checks.published_ports import ports
+from bouquet.host.checks.selinux import selinux
 from bouquet.host.checks.training_data import data
+from bouquet.host.checks.user_files import user_files
+from bouquet.host.docker_info import read_docker_info
+from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.hub import probe_hub
 from bouquet.settings.host import HostSettings
+
+Check = tuple[str, Callable[[], str]]
+"""The name of a check, and a function that returns what it found or raises an error with the problem and the fix."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +57,9 @@ class CheckResult:
         return f"{'ok' if self.ok else 'FAILED':<6} {self.name:<13} {self.message}"
 
 
-def run_checks(checks: Mapping[str, Callable[[], str]]) -> Iterator[CheckResult]:
+def run_checks(checks: Iterable[Check]) -> Iterator[CheckResult]:
     """Run the checks one after the other and yield their results; a failed check does not stop the others."""
-    for name, check in checks.items():
+    for name, check in checks:
         try:
             yield CheckResult(name, True, check())
         except BouquetError as error:
@@ -55,24 +68,84 @@ def run_checks(checks: Mapping[str, Callable[[], str]]) -> Iterator[CheckResult]
             yield CheckResult(name, False, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def select_checks(settings: HostSettings) -> dict[str, Callable[[], str]]:
-    """Return the checks that apply to this machine and a fleet with these settings, by name."""
-    fleet, why = choose_fleet(settings)
-    containers = not isinstance(fleet, ProcessFleet)
-    up = bool(fleet.members()) if not containers or not compose_plugin.missing_plugins() else False
-    ask_hub = cache(partial(probe_hub, settings.offline))
-    checks: dict[str, Callable[[], str]] = {"fleet": lambda: f"{settings.supernodes} SuperNodes as {why}"}
-    if containers:
-        checks |= {"docker": docker, "compose": compose}
-    checks |= {
-        "memory": partial(memory, settings.supernodes, up),
-        "disk": disk,
-        "ports": partial(ports, settings, up),
-        "gpus": partial(gpus, settings, containers),
-        "data": partial(data, settings.dataset, ask_hub),
-        "clock": partial(clock, ask_hub),
-    }
-    checks["certificates"] = partial(certificates, settings, up, datetime.now(UTC))
+def select_checks(settings: HostSettings) -> list[Check]:
+    """Return the checks that apply to this machine and a fleet with these settings, in the order to run them.
+
+    If Docker does not answer, one check fails with the reason, and the others that need Docker are left out.
+    """
+    try:
+        fleet, why = choose_fleet(settings)
+    except BouquetError as error:
+        return [("fleet", partial(_fail, error)), *_without_docker(settings)]
+    chosen = ("fleet", lambda: f"{settings.supernodes} SuperNodes as {why}")
+    if isinstance(fleet, ProcessFleet):
+        return [chosen, *_for_processes(settings, fleet)]
+    return [chosen, *_for_containers(settings, fleet)]
+
+
+def _for_processes(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
+    up = bool(fleet.members())
+    yield "ports", partial(ports, settings, up)
+    yield from _for_any(settings, up, nvidia.for_processes)
+    yield "cpu", partial(cpu, settings.preload)
+    yield "files", partial(user_files, settings, preflight.reader_of(None))
+    yield from _disks(lambda: process_uses(settings))
+    yield "cache", partial(cache_of_processes, settings)
     if up:
-        checks["nodes"] = partial(nodes, fleet, settings.supernodes)
-    return checks
+        yield "nodes", partial(nodes, fleet, settings.supernodes)
+
+
+def _for_containers(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
+    yield "docker", docker
+    yield "compose", compose
+    try:
+        info = read_docker_info()
+        up = bool(fleet.members()) if not compose_plugin.missing_plugins() else False
+    except Exception as error:
+        yield "containers", partial(_fail, error)
+        yield from _without_docker(settings)
+        return
+    yield "limits", partial(limits, info, settings)
+    yield "selinux", partial(selinux, info, settings)
+    yield "ports", partial(ports, settings, up)
+    yield from _for_any(settings, up, nvidia.for_containers)
+    if info.is_here:
+        yield "cpu", partial(cpu, settings.preload)
+    yield "files", partial(user_files, settings, preflight.reader_of(info))
+    yield from _disks(lambda: container_uses(settings, info))
+    if unseen := unseen_disk(info):
+        yield "disk", lambda: unseen
+    yield "cache", partial(cache_of_containers, settings, os.environ.get("COMPOSE_PROJECT_NAME") or "bouquet")
+    if up:
+        yield "nodes", partial(nodes, fleet, settings.supernodes)
+
+
+def _without_docker(settings: HostSettings) -> Iterator[Check]:
+    """Yield the checks of a fleet of containers that need no Docker."""
+    yield from _for_any(settings, False, nvidia.shares)
+    yield "cpu", partial(cpu, settings.preload)
+    yield from _disks(lambda: user_uses(settings))
+
+
+def _for_any(settings: HostSettings, up: bool, shares: SharesOf) -> Iterator[Check]:
+    """Yield the checks that are the same for both kinds of fleet."""
+    ask_hub = cache(partial(probe_hub, settings.offline))
+    yield "memory", partial(memory, settings.supernodes, up)
+    yield "gpus", partial(gpus, settings, shares)
+    yield "data", partial(data, settings.dataset, ask_hub)
+    yield "clock", partial(clock, ask_hub)
+    yield "certificates", partial(certificates, settings, up, datetime.now(UTC))
+
+
+def _disks(uses: Callable[[], list[Use]]) -> Iterator[Check]:
+    """Yield a check for each file system that the fleet writes to."""
+    try:
+        groups = by_disk(uses())
+    except Exception as error:
+        yield "disk", partial(_fail, error)
+    else:
+        yield from (("disk", partial(disk, group)) for group in groups)
+
+
+def _fail(error: Exception) -> str:
+    raise error

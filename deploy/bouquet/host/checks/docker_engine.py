@@ -1,16 +1,14 @@
 """Docker and its plugins."""
 
-import subprocess
-
 from bouquet.errors import HostError
 from bouquet.host.bootstrap import compose_plugin
+from bouquet.host.fleet.choose import HUNG_HINT
+from bouquet.probing import probe
 
 
 def docker() -> str:
     """Check that Docker's daemon answers; return its version."""
-    answer = subprocess.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=False
-    )
+    answer = probe(["docker", "version", "--format", "{{.Server.Version}}"], HUNG_HINT)
     if answer.returncode:
         raise HostError(f"Docker: {answer.stderr.strip()}", "start Docker, or give this user permission to use it")
     return f"{answer.stdout.strip()} answers"
