@@ -33,6 +33,7 @@ from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.hub import probe_hub
+from bouquet.host.readable import Reader
 from bouquet.settings.host import HostSettings
 
 Check = tuple[str, Callable[[], str]]
@@ -86,9 +87,10 @@ def select_checks(settings: HostSettings) -> list[Check]:
 def _for_processes(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
     up = bool(fleet.members())
     yield "ports", partial(ports, settings, up)
-    yield from _for_any(settings, up, nvidia.for_processes)
+    reader = preflight.reader_of(None)
+    yield from _for_any(settings, up, nvidia.for_processes, reader)
     yield "cpu", partial(cpu, settings.preload)
-    yield "files", partial(user_files, settings, preflight.reader_of(None))
+    yield "files", partial(user_files, settings, reader)
     yield from _disks(lambda: process_uses(settings))
     yield "cache", partial(cache_of_processes, settings)
     if up:
@@ -108,10 +110,11 @@ def _for_containers(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
     yield "limits", partial(limits, info, settings)
     yield "selinux", partial(selinux, info, settings)
     yield "ports", partial(ports, settings, up)
-    yield from _for_any(settings, up, nvidia.for_containers)
+    reader = preflight.reader_of(info)
+    yield from _for_any(settings, up, nvidia.for_containers, reader)
     if info.is_here:
         yield "cpu", partial(cpu, settings.preload)
-    yield "files", partial(user_files, settings, preflight.reader_of(info))
+    yield "files", partial(user_files, settings, reader)
     yield from _disks(lambda: container_uses(settings, info))
     if unseen := unseen_disk(info):
         yield "disk", lambda: unseen
@@ -122,17 +125,17 @@ def _for_containers(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
 
 def _without_docker(settings: HostSettings) -> Iterator[Check]:
     """Yield the checks of a fleet of containers that need no Docker."""
-    yield from _for_any(settings, False, nvidia.shares)
+    yield from _for_any(settings, False, nvidia.shares, None)
     yield "cpu", partial(cpu, settings.preload)
     yield from _disks(lambda: user_uses(settings))
 
 
-def _for_any(settings: HostSettings, up: bool, shares: SharesOf) -> Iterator[Check]:
+def _for_any(settings: HostSettings, up: bool, shares: SharesOf, reader: Reader | None) -> Iterator[Check]:
     """Yield the checks that are the same for both kinds of fleet."""
     ask_hub = cache(partial(probe_hub, settings.offline))
     yield "memory", partial(memory, settings.supernodes, up)
     yield "gpus", partial(gpus, settings, shares)
-    yield "data", partial(data, settings.dataset, ask_hub)
+    yield "data", partial(data, settings.dataset, ask_hub, reader)
     yield "clock", partial(clock, ask_hub)
     yield "certificates", partial(certificates, settings, up, datetime.now(UTC))
 

@@ -82,10 +82,8 @@ def check_readable(setting: str, path: Path, reader: Reader, pattern: str = "*",
 
 
 def _files(path: Path, pattern: str) -> Iterator[Path]:
-    """Yield the files that match; a folder that the current user cannot list counts as a file."""
-    if not path.is_dir():
-        yield path
-        return
+    """Yield the path itself, the files in it that match, and for `*` the folders that this user cannot list."""
+    yield path
     unlisted: list[Path] = []
     for folder, folders, names in os.walk(path, onerror=lambda error: unlisted.append(Path(error.filename))):
         folders.sort()
@@ -94,8 +92,8 @@ def _files(path: Path, pattern: str) -> Iterator[Path]:
             if (here / name).is_symlink():  # os.walk does not enter it
                 yield from sorted((here / name).rglob(pattern))
         yield from (here / name for name in sorted(names) if Path(name).match(pattern))
-    if path in unlisted:
-        yield path
+    if pattern == "*":
+        yield from (folder for folder in unlisted if folder.name != "lost+found")
 
 
 def _steps(path: Path, file: Path) -> Iterator[Path]:

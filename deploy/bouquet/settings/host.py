@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -136,13 +137,21 @@ def _cpu_limit(environment: Environment, name: str) -> float:
 
 def _existing_folder(name: str, value: str, hint: str) -> Path:
     path = Path(value).expanduser().resolve()
-    if not path.is_dir():
+    if not _look(name, value, path.is_dir):
         raise SettingError(name, value, "there is no such folder", f"{hint}, or leave {name} out")
     return path
 
 
 def _existing_file(name: str, value: str) -> Path:
     path = Path(value).expanduser().resolve()
-    if not path.is_file():
+    if not _look(name, value, path.is_file):
         raise SettingError(name, value, "there is no such file", f"correct it, or leave {name} out")
     return path
+
+
+def _look(name: str, value: str, exists: Callable[[], bool]) -> bool:
+    try:
+        return exists()
+    except OSError as error:  # a folder above that this user may not enter
+        hint = f"give this user access to all folders above it, or leave {name} out"
+        raise SettingError(name, value, f"cannot be looked at ({error.strerror})", hint) from error

@@ -87,7 +87,8 @@ def by_disk(found: Sequence[Use]) -> list[list[Use]]:
 def existing(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that exists."""
     folder = folder.absolute()
-    return next(each for each in (folder, *folder.parents) if each.exists())
+    # Unlike pathlib, os.path takes a folder that this user may not look at for a missing one.
+    return next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110
 
 
 def disk(group: Sequence[Use]) -> str:
@@ -98,7 +99,7 @@ def disk(group: Sequence[Use]) -> str:
     """
     free = shutil.disk_usage(existing(group[0].folder)).free / GIB
     needed = sum(use.needed_gib for use in group)
-    message = f"{free:.1f} GiB free, {needed:.1f} GiB needed for {', '.join(use.name for use in group)}"
+    message = f"{_size(free)} free, {_size(needed)} needed for {', '.join(use.name for use in group)}"
     if free < needed:
         uses_docker = any(use.name.startswith("Docker's") for use in group)
         example = ", for example with: docker system prune" if uses_docker else ", or name a folder on another disk"
@@ -106,8 +107,12 @@ def disk(group: Sequence[Use]) -> str:
     return message
 
 
+def _size(gib: float) -> str:
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.0f} MiB"
+
+
 def unseen_disk(docker: DockerInfo) -> str:
     """Return one line if Docker's disk cannot be checked from here; empty if it can."""
-    if docker.is_here and docker.root.exists():
+    if docker.is_here:
         return ""
     return f"Docker's folder {docker.root} is not on this machine (Docker Desktop, DOCKER_HOST): its disk is unchecked"

@@ -4,12 +4,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bouquet.errors import HostError
+from bouquet.host.checks.user_files import check_dataset
 from bouquet.host.hub import HubAnswer
+from bouquet.host.readable import Reader
 
 
-def data(dataset: Path | None, ask_hub: Callable[[], HubAnswer]) -> str:
-    """Check that there is data to train on: from a folder, from the hub, or the shipped sample."""
+def data(dataset: Path | None, ask_hub: Callable[[], HubAnswer], reader: Reader | None = None) -> str:
+    """Check that there is data to train on: from a folder, from the hub, or the shipped sample.
+
+    Args:
+        dataset: The folder; None for the hub or the sample.
+        ask_hub: Asks the hub.
+        reader: Who reads the folder; None if that is unknown.
+
+    Raises:
+        HostError: The folder has no parquet file.
+        SettingError: The reader cannot read the folder.
+    """
     if dataset is not None:
+        if reader is not None:
+            check_dataset(dataset, reader)
         if not any(dataset.rglob("*.parquet")):
             raise HostError(
                 f"DATASET={dataset}: there is no .parquet file in this folder",

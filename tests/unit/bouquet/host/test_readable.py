@@ -1,5 +1,6 @@
 """Whether the fleet can read the user's files: modes, links, and who reads."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -151,3 +152,29 @@ def test_a_secret_stays_private(tmp_path: Path) -> None:
         SettingError, match=rf"HF_TOKEN_FILE=.*mode 0600.*sudo chgrp {CONTAINER_UID} {token}; sudo chmod"
     ):
         check_readable("HF_TOKEN_FILE", token, CONTAINERS, secret=True)
+
+
+def test_a_folder_that_the_current_user_cannot_list_is_refused_unless_it_is_not_read(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name in ("hidden", "lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (data / "lost+found").mkdir(mode=0o700)
+    (data / "hidden").mkdir(mode=0o700)
+    check(data)
+    with pytest.raises(SettingError, match=r"cannot read .*hidden \(mode 0700\)"):
+        check_readable("DATASET", data, CONTAINERS)
+    (data / "hidden").rmdir()
+    check_readable("DATASET", data, CONTAINERS)
+
+
+def test_an_empty_folder_must_be_readable_too(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with pytest.raises(SettingError, match="mode 0700"):
+        check(tmp_path)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bouquet.errors import HostError
+from bouquet.errors import HostError, SettingError
 from bouquet.host.checks.training_data import data
 from bouquet.host.hub import HubAnswer, probe_hub
+from bouquet.host.readable import Reader
 
 
 def hub(ahead: float | None = None, problem: str = "") -> Callable[[], HubAnswer]:
@@ -21,6 +22,15 @@ def test_a_dataset_folder_needs_images(tmp_path: Path) -> None:
     (tmp_path / "plain_text").mkdir()
     (tmp_path / "plain_text" / "train-0.parquet").touch()
     assert data(tmp_path, hub(0)) == f"{tmp_path} (DATASET)"
+
+
+def test_a_dataset_that_the_containers_cannot_read_fails(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "train-0.parquet").touch()
+    (tmp_path / "train-0.parquet").chmod(0o600)
+    with pytest.raises(SettingError, match=r"^DATASET=.*train-0.parquet \(mode 0600\)"):
+        data(tmp_path, hub(0), Reader(in_container=True))
+    assert data(tmp_path, hub(0), Reader(in_container=False))
 
 
 def test_without_the_hub_the_sample_is_used_and_the_message_says_how_to_use_more() -> None:
