@@ -7,7 +7,7 @@ from bouquet.host.checks.cpu_features import cpu
 from bouquet.host.checks.disk_space import by_disk, container_uses, disk, process_uses, unseen_disk
 from bouquet.host.checks.docker_limits import ignored_limits, limits
 from bouquet.host.checks.selinux import selinux
-from bouquet.host.checks.user_files import user_files
+from bouquet.host.checks.user_files import check_dataset, user_files
 from bouquet.host.docker_info import DockerInfo, read_docker_info
 from bouquet.host.readable import Reader
 from bouquet.settings.host import HostSettings
@@ -26,6 +26,8 @@ def check_start(settings: HostSettings, *, containers: bool) -> Iterator[str]:
     docker = read_docker_info() if containers else None
     if docker is None or docker.is_here:
         cpu(settings.preload)
+    if settings.dataset is not None:
+        check_dataset(settings.dataset, reader_of(docker))
     user_files(settings, reader_of(docker))
     for group in by_disk(process_uses(settings) if docker is None else container_uses(settings, docker)):
         disk(group)

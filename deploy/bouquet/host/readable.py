@@ -66,14 +66,19 @@ def check_readable(setting: str, path: Path, reader: Reader, pattern: str = "*",
         setting: The setting that names the path, for the error.
         path: The file or folder.
         reader: Who reads it.
-        pattern: Which files of a folder are read. Others may be unreadable.
+        pattern: Which files of a folder are read: by name in all its folders, or one file in the folder itself. Others
+            may be unreadable.
         secret: Whether the hint must keep the file from other users.
 
     Raises:
         SettingError: The reader cannot read one of them; the error has its path and mode.
     """
+    checked: set[Path] = set()
     for each in _files(path, pattern):
         for step in _steps(path, each):
+            if step in checked:
+                continue
+            checked.add(step)
             if step.is_symlink() and step != path:
                 _check_link(setting, path, step, reader)
             if not reader.may_read(step):
@@ -84,6 +89,10 @@ def check_readable(setting: str, path: Path, reader: Reader, pattern: str = "*",
 def _files(path: Path, pattern: str) -> Iterator[Path]:
     """Yield the path itself, the files in it that match, and for `*` the folders that this user cannot list."""
     yield path
+    if "*" not in pattern:
+        if os.path.lexists(path / pattern):
+            yield path / pattern
+        return
     unlisted: list[Path] = []
     for folder, folders, names in os.walk(path, onerror=lambda error: unlisted.append(Path(error.filename))):
         folders.sort()

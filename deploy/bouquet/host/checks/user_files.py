@@ -8,15 +8,12 @@ from bouquet.settings.host import HostSettings
 
 
 def user_files(settings: HostSettings, reader: Reader) -> str:
-    """Check that the fleet can read the files and folders that settings name.
+    """Check that the fleet can read the certificates and the token that settings name.
 
     Raises:
         SettingError: It cannot read one of them.
     """
     found = []
-    if settings.dataset is not None:
-        check_dataset(settings.dataset, reader)
-        found.append("DATASET")
     if settings.certificates.user_dir is not None:
         for name in (CA, SERVER, SERVER_KEY):
             check_readable("CERTIFICATES", settings.certificates.user_dir, reader, name, secret=True)
@@ -24,7 +21,7 @@ def user_files(settings: HostSettings, reader: Reader) -> str:
     if settings.hub_token is not None:
         check_readable("HF_TOKEN_FILE", settings.hub_token, reader, secret=True)
         found.append("HF_TOKEN_FILE")
-    return f"{reader} can read {', '.join(found)}" if found else "no DATASET, CERTIFICATES or HF_TOKEN_FILE is set"
+    return f"{reader} can read {' and '.join(found)}" if found else "neither CERTIFICATES nor HF_TOKEN_FILE is set"
 
 
 def check_dataset(folder: Path, reader: Reader) -> None:

@@ -178,3 +178,13 @@ def test_an_empty_folder_must_be_readable_too(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     with pytest.raises(SettingError, match="mode 0700"):
         check(tmp_path)
+
+
+def test_one_file_of_a_folder_may_be_meant(data: Path) -> None:
+    (data / "server.key").touch(mode=0o644)
+    (data / "plain_text" / "server.key").touch(mode=0o600)
+    check_readable("CERTIFICATES", data, CONTAINERS, "server.key")
+    check_readable("CERTIFICATES", data, CONTAINERS, "missing.key")  # what is missing is another check's
+    (data / "server.key").chmod(0o600)
+    with pytest.raises(SettingError, match="server.key"):
+        check_readable("CERTIFICATES", data, CONTAINERS, "server.key")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bouquet.errors import SettingError
-from bouquet.host.checks.user_files import user_files
+from bouquet.host.checks.user_files import check_dataset, user_files
 from bouquet.host.readable import Reader
 from bouquet.settings.host import HostSettings
 
@@ -25,7 +25,7 @@ def test_an_unreadable_dataset_is_refused_with_parquet_files_or_without(tmp_path
     tmp_path.chmod(0o755)
     private(tmp_path / name)
     with pytest.raises(SettingError, match=f"^DATASET={tmp_path}: .*{name}"):
-        user_files(HostSettings.read({"DATASET": str(tmp_path)}), CONTAINERS)
+        check_dataset(tmp_path, CONTAINERS)
 
 
 def test_the_key_of_the_users_certificate_and_the_token_are_checked(tmp_path: Path) -> None:
@@ -38,8 +38,8 @@ def test_the_key_of_the_users_certificate_and_the_token_are_checked(tmp_path: Pa
     with pytest.raises(SettingError, match="^HF_TOKEN_FILE=.*token"):
         user_files(settings, CONTAINERS)
     token.chmod(0o644)
-    assert user_files(settings, CONTAINERS).endswith("can read CERTIFICATES, HF_TOKEN_FILE")
+    assert user_files(settings, CONTAINERS).endswith("can read CERTIFICATES and HF_TOKEN_FILE")
 
 
 def test_without_such_settings_there_is_nothing_to_read() -> None:
-    assert user_files(HostSettings.read({}), CONTAINERS).startswith("no DATASET")
+    assert user_files(HostSettings.read({}), CONTAINERS).startswith("neither CERTIFICATES")
