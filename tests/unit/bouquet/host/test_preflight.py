@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bouquet.errors import BouquetError, HostError, SettingError
+from bouquet.host.checks import cpu_features
 from bouquet.host.checks.disk_space import GIB
 from bouquet.host.preflight import check_start
 from bouquet.settings.host import HostSettings
@@ -72,3 +73,34 @@ def test_what_only_weakens_the_fleet_is_a_warning(install: Install, tmp_path: Pa
     ignored, unseen = check_start(settings(tmp_path), containers=True)
     assert ignored.startswith("WARNING: Docker ignores pids limits")
     assert "is not on this machine" in unseen
+
+
+@pytest.mark.parametrize("containers", [True, False])
+def test_a_cpu_without_avx_is_refused_at_once_rather_than_after_up_timeout(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, containers: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : fpu sse sse2\n")
+    monkeypatch.setattr(cpu_features, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    install(docker=docker_script(tmp_path))
+    with pytest.raises(HostError, match="this CPU lacks AVX, which TensorFlow needs"):
+        list(check_start(settings(tmp_path), containers=containers))
+    assert list(check_start(settings(tmp_path, EXECUTOR_PRELOAD="numpy"), containers=containers)) == []
+
+
+def test_this_cpu_does_not_count_for_containers_on_another_machine(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_features, "cpu_flags", lambda: {"sse"})
+    install(docker=docker_script(tmp_path, Name="another-machine"))
+    assert list(check_start(settings(tmp_path), containers=True))  # only the line about its disk
+
+
+def test_the_dataset_must_be_readable_for_processes_too(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    (tmp_path / "train-0.parquet").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SettingError, match=f"^DATASET={tmp_path}: uid"):
+        list(check_start(settings(tmp_path, DATASET=str(tmp_path)), containers=False))
