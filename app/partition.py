@@ -1,7 +1,8 @@
 """A node's partition of the dataset: decoded once, split 80/20 by seed, the same in every process.
 
 Two caches speed up later messages and later processes: one in this process, and one on disk under
-``BOUQUET_CACHE_DIR`` (`app.array_cache`). The key of both has every value that the partition depends on.
+``BOUQUET_CACHE_DIR``, of at most ``BOUQUET_CACHE_GIB`` (`app.array_cache`). The key of both has every value that the
+partition depends on.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 
 from app import array_cache, dataset
 from app.dataset import Dataset
+from app.exceptions import SettingError
 
 TEST_FRACTION = 0.2
 IMAGE_SIZE = (32, 32)
 CLASSES = 10
+DEFAULT_CACHE_GIB = 5
+"""Where nothing sets `BOUQUET_CACHE_GIB`: CIFAR-10 partitioned in 29 ways."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,19 @@ def _cached_on_disk(key: tuple[object, ...], read: Any) -> array_cache.Arrays:
     if not folder or not key[0]:  # without a fingerprint, changed data would go unnoticed
         arrays: array_cache.Arrays = read()
         return arrays
-    return array_cache.load_or_make(folder, key, read)
+    return array_cache.load_or_make(folder, key, read, _limit_bytes())
+
+
+def _limit_bytes() -> int | None:
+    """Return how much the cache may take; None for no limit.
+
+    Raises:
+        SettingError: `PARTITION_CACHE_GIB`, which the fleet passes on, is not a whole number.
+    """
+    value = os.environ.get("BOUQUET_CACHE_GIB") or str(DEFAULT_CACHE_GIB)
+    if not value.isdecimal():
+        raise SettingError("PARTITION_CACHE_GIB", value, "not a whole number", "give GiB, or 0 for no limit")
+    return int(value) * 1024**3 or None
 
 
 def _read_partition(source: Dataset, partition_id: int, num_partitions: int, seed: int) -> array_cache.Arrays:

@@ -6,16 +6,19 @@ It works the same on the host and in a container with access to the GPUs, where 
 import json
 import re
 import shutil
-import subprocess
 from functools import cache
 from importlib.util import find_spec
 
 from bouquet.errors import HostError, SettingError
 from bouquet.gpu import plan as gpu
 from bouquet.gpu.plan import Device, Share
+from bouquet.probing import probe
 from bouquet.settings.gpu_settings import GpuSettings
 
 QUERY = ("--query-gpu=index,name,memory.total,mig.mode.current", "--format=csv,noheader,nounits")
+DRIVER_HINT = (
+    "restart NVIDIA's driver or the machine (a driver that is only slow: nvidia-smi -pm 1), or use the CPU: GPUS=none"
+)
 _GPU = re.compile(r"GPU (\d+): (.+?) \(UUID: ")
 _SLICE = re.compile(r"\s+MIG (\S+\.(\d+)gb\S*)\s+Device\s+\d+: \(UUID: (MIG-\S+)\)")
 
@@ -28,7 +31,7 @@ def shares(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], s
 
     Raises:
         SettingError: The GPUs have too little memory for so many nodes.
-        HostError: nvidia-smi does not report a GPU's memory.
+        HostError: nvidia-smi does not answer, or does not report a GPU's memory.
     """
     devices, why = settings.devices, "set by GPUS"
     if devices is None:
@@ -92,10 +95,14 @@ def _no_shares(settings: GpuSettings, problem: str, hint: str) -> tuple[tuple[Sh
 
 @cache
 def find() -> tuple[tuple[Device, ...], str]:
-    """Return this machine's devices, and how they were found, or why there are none."""
+    """Return this machine's devices, and how they were found, or why there are none.
+
+    Raises:
+        HostError: nvidia-smi does not answer, or does not report a GPU's memory.
+    """
     if shutil.which("nvidia-smi") is None:
         return (), "nvidia-smi is not installed"
-    queried, listed = _nvidia_smi(*QUERY), _nvidia_smi("-L")
+    queried, listed = probe(["nvidia-smi", *QUERY], DRIVER_HINT), probe(["nvidia-smi", "-L"], DRIVER_HINT)
     for answer in (queried, listed):
         if answer.returncode:
             text = answer.stdout.strip() or answer.stderr.strip() or f"exit code {answer.returncode}"
@@ -133,12 +140,14 @@ def parse(queried: str, listed: str) -> tuple[Device, ...]:
 
 
 def docker_runtime() -> bool:
-    """Return whether Docker can give containers access to GPUs: it has NVIDIA's runtime, or its hook is installed."""
+    """Return whether Docker can give containers access to GPUs: it has NVIDIA's runtime, or its hook is installed.
+
+    Raises:
+        HostError: Docker does not answer.
+    """
     if shutil.which("nvidia-container-runtime-hook"):
         return True
-    info = subprocess.run(
-        ["docker", "info", "--format", "{{json .Runtimes}}"], capture_output=True, text=True, check=False
-    )
+    info = probe(["docker", "info", "--format", "{{json .Runtimes}}"], "restart Docker")
     try:
         return info.returncode == 0 and "nvidia" in json.loads(info.stdout)
     except ValueError:
@@ -155,7 +164,3 @@ def _slices(listed: str) -> dict[str, list[Device]]:
             memory_mib = int(match[2]) * 1000**3 // 1024**2
             slices.setdefault(index, []).append(Device(match[3], memory_mib, f"MIG {match[1]} of GPU {index}"))
     return slices
-
-
-def _nvidia_smi(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False, timeout=60)

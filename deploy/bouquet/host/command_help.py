@@ -24,6 +24,7 @@ DEFAULTS = {
     "GPU_MEMORY": "",
     "HF_HUB_OFFLINE": "",
     "INSECURE": "0",
+    "PARTITION_CACHE_GIB": "5",
     "PARTITION_ID": "",
     "RESULTS": "",
     "RUN_CONFIG": "",
@@ -49,6 +50,7 @@ MEANINGS = {
     "GPU_MEMORY": "TensorFlow's memory per process: a size such as 2GiB, or a part such as 1/20; not set: equal parts",
     "HF_HUB_OFFLINE": "1: never ask the dataset hub",
     "INSECURE": "1: no TLS and no node keys; never beyond one machine",
+    "PARTITION_CACHE_GIB": "GiB for decoded partitions; the longest unused are removed first; 0: no limit",
     "PARTITION_ID": "partition of the new node; not set: the next one",
     "RESULTS": "folder for results; not set: results in the checkout",
     "RUN_CONFIG": "overrides of the app's run-config; --run-config wins over it",
@@ -139,7 +141,7 @@ HELP = {
         (
             *("SUPERNODES", "FLEET", "DATASET", "UP_TIMEOUT", "CONTROL_PORT", "FLEET_PORT", "FLEET_BIND"),
             *("SUPERLINK_NAMES", "CERTIFICATES", "INSECURE", "GPUS", "GPU_MEMORY", "BASE_IMAGE", "TAG"),
-            *("FLWR_HOME", "BOUQUET_HOME"),
+            *("FLWR_HOME", "BOUQUET_HOME", "PARTITION_CACHE_GIB"),
         ),
         "SUPERNODES=20 bouquet up\nFLEET=processes bouquet up",
         (SettingError, HostError, FleetError),
@@ -169,11 +171,12 @@ HELP = {
     ),
     "doctor": CommandHelp(
         "check what this machine lacks for the fleet, and how to fix it",
-        "Check Docker, memory, disk, ports, GPUs, the dataset, the clock and certificates, and a running fleet's\n"
-        "members. Print a line for each check: ok, or FAILED with the fix. Nothing is started or changed.",
+        "Check Docker and its limits, memory, CPU, disks, ports, GPUs, the files that settings name, the clock,\n"
+        "certificates, the cache of partitions, and a running fleet's members.\n"
+        "Print a line for each check: ok, or FAILED with the fix. Nothing is started or changed.",
         (
             *("SUPERNODES", "FLEET", "DATASET", "HF_HUB_OFFLINE", "CONTROL_PORT", "FLEET_PORT"),
-            *("GPUS", "GPU_MEMORY", "FLWR_HOME", "BOUQUET_HOME"),
+            *("GPUS", "GPU_MEMORY", "FLWR_HOME", "BOUQUET_HOME", "RESULTS", "CERTIFICATES"),
         ),
         "bouquet doctor\nSUPERNODES=50 bouquet doctor",
         (SettingError, HostError),

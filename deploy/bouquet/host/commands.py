@@ -13,11 +13,13 @@ from bouquet.errors import FleetError, HostError, report_errors
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host import join, preflight
+from bouquet.host.checks.published_ports import check_ports
 from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
 from bouquet.host.connection import read_config, write_connection
 from bouquet.host.doctor import run_checks, select_checks
 from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
+from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.run import submit, summary
 from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
@@ -42,7 +44,8 @@ def up(settings: HostSettings) -> Fleet:
     """Start the fleet, wait until it is healthy, write the connection to it, and return it."""
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
-    preflight.check_disk(PROJECT)
+    for line in preflight.check_start(settings, containers=not isinstance(fleet, ProcessFleet)):
+        say(line)
     if settings.dataset:
         say(f"dataset: {settings.dataset} (DATASET)")
     if settings.insecure:
@@ -52,7 +55,7 @@ def up(settings: HostSettings) -> Fleet:
     for line in fleet.prepare():
         say(line)
     if not fleet.members():
-        preflight.check_ports(settings)
+        check_ports(settings)
     fleet.up()
     say(f"{settings.supernodes} SuperNodes are healthy")
     _write_connection(settings, fleet)

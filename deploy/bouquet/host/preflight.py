@@ -1,52 +1,48 @@
 """Checks before a start, so that a start that cannot succeed is refused with one line."""
 
-import shutil
-import socket
-from pathlib import Path
+from collections.abc import Iterator
 
-from bouquet.errors import HostError, SettingError
-from bouquet.settings.env import MAX_PORT
+from bouquet.errors import HostError
+from bouquet.host.checks.cpu_features import cpu
+from bouquet.host.checks.disk_space import by_disk, container_uses, disk, process_uses, unseen_disk
+from bouquet.host.checks.docker_limits import ignored_limits, limits
+from bouquet.host.checks.selinux import selinux
+from bouquet.host.checks.user_files import check_dataset, user_files
+from bouquet.host.docker_info import DockerInfo, read_docker_info
+from bouquet.host.readable import Reader
 from bouquet.settings.host import HostSettings
 
-GIB = 1024**3
-NEEDED_GIB = 5
-"""GiB of free disk space for the images, or the Python environment, and a first run."""
 
-
-def check_ports(settings: HostSettings) -> None:
-    """Check that the ports that the fleet will publish are free. Call it only while the fleet is down.
-
-    Raises:
-        SettingError: A port is in use.
-    """
-    for name, port in (("CONTROL_PORT", settings.control_port), ("FLEET_PORT", settings.fleet_port)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                another = port + 10000 if port + 10000 <= MAX_PORT else port - 10000
-                raise SettingError(
-                    name,
-                    port,
-                    f"cannot be used ({error.strerror})",
-                    f"stop the program that uses it, or give another: {name}={another}",
-                ) from error
-
-
-def check_disk(folder: Path, needed: int = NEEDED_GIB * GIB) -> None:
-    """Check the free space of the disk that holds a folder.
+def check_start(settings: HostSettings, *, containers: bool) -> Iterator[str]:
+    """Check what the fleet needs of this machine; yield one line for each thing to know before the start.
 
     Args:
-        folder: Any folder on the disk.
-        needed: Bytes that must be free.
+        settings: The settings.
+        containers: Whether the fleet is containers.
 
     Raises:
-        HostError: Less is free.
+        BouquetError: The fleet would not start.
     """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise HostError(
-            f"disk under {folder}: {free / GIB:.1f} GiB free, {needed / GIB:.0f} GiB needed",
-            "free some space, for example with: docker system prune",
-        )
+    docker = read_docker_info() if containers else None
+    if docker is None or docker.is_here:
+        cpu(settings.preload)
+    if settings.dataset is not None:
+        check_dataset(settings.dataset, reader_of(docker))
+    user_files(settings, reader_of(docker))
+    for group in by_disk(process_uses(settings) if docker is None else container_uses(settings, docker)):
+        disk(group)
+    if docker is not None:
+        limits(docker, settings)
+        try:
+            selinux(docker, settings)
+            problem = ""
+        except HostError as error:  # a warning: an override may turn labels off (security_opt)
+            problem = f"WARNING: {error}"
+        yield from (line for line in (ignored_limits(docker), unseen_disk(docker), problem) if line)
+
+
+def reader_of(docker: DockerInfo | None) -> Reader:
+    """Return who reads the user's files: the containers' user, or for processes (None) the current user."""
+    if docker is None:
+        return Reader(in_container=False)
+    return Reader(in_container=True, maps_uids=docker.maps_uids, modes_apply=docker.is_here)

@@ -1,6 +1,8 @@
 """Settings of the commands on the host (`bouquet run`, `bouquet up`, ...)."""
 
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -17,11 +19,13 @@ from bouquet.settings.env import (
     text,
     whole_number,
 )
+from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.gpu_settings import GpuSettings
 from bouquet.settings.oneshot import CertificateSettings
 
 PROJECT = Path(__file__).resolve().parents[3]
 """The checkout, with docker-compose.yml and the app."""
+CPU_LIMITS = ("SUPERLINK_CPUS", "SUPERNODE_CPUS")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class HostSettings:
         home: Where a fleet of local processes keeps its state, logs and caches.
         up_timeout: Seconds that the fleet may take to become healthy.
         offline: Whether the hub must not be asked.
+        preload: Modules that every warm process imports before a run arrives.
+        without_cpu_limit: Those of `CPU_LIMITS` that are 0: these containers have no limit on CPUs.
+        partition_cache_gib: GiB that the cache of decoded partitions may take; 0 for no limit.
     """
 
     supernodes: int
@@ -69,6 +76,9 @@ class HostSettings:
     home: Path
     up_timeout: int
     offline: bool
+    preload: tuple[str, ...]
+    without_cpu_limit: tuple[str, ...]
+    partition_cache_gib: int
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
@@ -108,18 +118,40 @@ class HostSettings:
             home=Path(text(environment, "BOUQUET_HOME", str(PROJECT / ".bouquet"))).resolve(),
             up_timeout=whole_number(environment, "UP_TIMEOUT", 300, 1, 86400),
             offline=text(environment, "HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"),
+            preload=ExecutorSettings.read("clientapp", environment).preload,
+            without_cpu_limit=tuple(name for name in CPU_LIMITS if _cpu_limit(environment, name) == 0),
+            partition_cache_gib=whole_number(environment, "PARTITION_CACHE_GIB", 5, 0, 100_000),
         )
+
+
+def _cpu_limit(environment: Environment, name: str) -> float:
+    value = text(environment, name, "1")
+    try:
+        limit = float(value)
+    except ValueError:
+        limit = math.nan
+    if not 0 <= limit < math.inf:
+        raise SettingError(name, value, "not a number of CPUs", f"give a number, or 0 for no limit: {name}=1.5")
+    return limit
 
 
 def _existing_folder(name: str, value: str, hint: str) -> Path:
     path = Path(value).expanduser().resolve()
-    if not path.is_dir():
+    if not _look(name, value, path.is_dir):
         raise SettingError(name, value, "there is no such folder", f"{hint}, or leave {name} out")
     return path
 
 
 def _existing_file(name: str, value: str) -> Path:
     path = Path(value).expanduser().resolve()
-    if not path.is_file():
+    if not _look(name, value, path.is_file):
         raise SettingError(name, value, "there is no such file", f"correct it, or leave {name} out")
     return path
+
+
+def _look(name: str, value: str, exists: Callable[[], bool]) -> bool:
+    try:
+        return exists()
+    except OSError as error:  # a folder above that this user may not enter
+        hint = f"give this user access to all folders above it, or leave {name} out"
+        raise SettingError(name, value, f"cannot be looked at ({error.strerror})", hint) from error

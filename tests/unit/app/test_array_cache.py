@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +84,85 @@ def test_nothing_is_stored_when_making_the_arrays_fails(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_does_not_fail_the_load(tmp_path: Path, make: Maker) -> None:
     (tmp_path / "file").write_text("in the way")
     assert array_cache.load_or_make(tmp_path / "file", KEY, make)["images"].size == 100
+
+
+def big(folder: Path, number: int, limit_bytes: int | None) -> Arrays:
+    """Load or make an entry of 1,000 bytes and a little more for its manifest and headers."""
+    return array_cache.load_or_make(folder, (number,), lambda: {"a": np.full(1000, number, np.uint8)}, limit_bytes)
+
+
+def cached(folder: Path) -> set[int]:
+    return {int(np.load(file)[0]) for file in folder.glob("*/a.npy")}
+
+
+def age(folder: Path, number: int, seconds: float) -> None:
+    """Make an entry look as if it was last used some time ago."""
+    [entry] = [file.parent for file in folder.glob("*/a.npy") if np.load(file)[0] == number]
+    then = time.time() - seconds
+    os.utime(entry, (then, then))
+
+
+def test_the_entries_that_were_not_used_for_longest_are_removed_above_the_limit(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        big(tmp_path, number, None)
+    for number, seconds in ((1, 30), (2, 20), (3, 10)):
+        age(tmp_path, number, seconds)
+    big(tmp_path, 1, 10_000)  # a hit counts as a use
+    big(tmp_path, 4, 3_900)
+    assert cached(tmp_path) == {1, 3, 4}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_entry_that_was_just_stored_stays_even_if_it_is_larger_than_the_limit(tmp_path: Path) -> None:
+    big(tmp_path, 1, 1)
+    assert cached(tmp_path) == {1}
+    big(tmp_path, 2, 1)
+    assert cached(tmp_path) == {2}
+
+
+def test_arrays_that_are_mapped_stay_valid_when_their_entry_is_removed(tmp_path: Path) -> None:
+    big(tmp_path, 1, None)
+    mapped = big(tmp_path, 1, None)["a"]
+    big(tmp_path, 2, 1)
+    assert cached(tmp_path) == {2}
+    assert isinstance(mapped, np.memmap)
+    assert mapped.sum() == 1000
+
+
+def test_without_a_limit_nothing_is_removed(tmp_path: Path) -> None:
+    for number in range(5):
+        big(tmp_path, number, None)
+    assert cached(tmp_path) == set(range(5))
+
+
+def test_what_the_cache_did_not_make_stays(tmp_path: Path) -> None:
+    (tmp_path / "huggingface").mkdir()
+    (tmp_path / "huggingface" / "data").write_bytes(bytes(10_000))
+    big(tmp_path, 1, 1)
+    assert (tmp_path / "huggingface" / "data").exists()
+
+
+@pytest.mark.parametrize("name", [".making-abc", ".removing-abc"])
+def test_what_a_killed_process_left_is_removed_once_it_is_old(tmp_path: Path, name: str) -> None:
+    left = tmp_path / name
+    (left / "entry").mkdir(parents=True)
+    (left / "entry" / "a.npy").touch()
+    big(tmp_path, 1, None)
+    assert left.exists()  # another process may be making it
+    then = time.time() - array_cache.UNFINISHED_SECONDS - 1
+    os.utime(left, (then, then))
+    big(tmp_path, 2, None)
+    assert not left.exists()
+
+
+def test_processes_that_shrink_the_cache_at_the_same_time_read_what_they_stored(tmp_path: Path) -> None:
+    def work(offset: int) -> None:
+        for number in range(offset, offset + 20):
+            assert big(tmp_path, number, 3_000)["a"][0] == number
+            assert big(tmp_path, number, 3_000)["a"][0] == number
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work, offset) for offset in (0, 50, 100, 150)]:
+            done.result()
+    assert len(cached(tmp_path)) <= 6
+    assert not list(tmp_path.glob(".*"))

@@ -3,12 +3,14 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app import dataset, partition
+from app.array_cache import Arrays
 from app.dataset import Dataset
 from app.exceptions import SettingError
 from app.partition import ImageSet, load_partition, load_test_split
@@ -99,6 +101,32 @@ def test_with_a_disk_cache_hit_datasets_is_not_imported(
     other = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True)
     assert other.returncode == 0, other.stderr
     assert other.stdout.strip() == str(part.label_counts())
+
+
+@pytest.mark.parametrize(("value", "limit"), [(None, 5 * 1024**3), ("", 5 * 1024**3), ("2", 2 * 1024**3), ("0", None)])
+def test_the_disk_cache_is_limited_by_the_fleets_setting(
+    value: str | None, limit: int | None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int | None] = []
+
+    def load_or_make(_: object, __: object, make: Callable[[], Arrays], limit_bytes: int | None) -> Arrays:
+        limits.append(limit_bytes)
+        return make()
+
+    monkeypatch.setattr("app.array_cache.load_or_make", load_or_make)
+    monkeypatch.setenv("BOUQUET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("BOUQUET_CACHE_GIB", raising=False)
+    if value is not None:
+        monkeypatch.setenv("BOUQUET_CACHE_GIB", value)
+    load(folder)
+    assert limits == [limit]
+
+
+def test_a_limit_that_is_no_number_names_the_setting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOUQUET_CACHE_DIR", str(folder / "cache"))
+    monkeypatch.setenv("BOUQUET_CACHE_GIB", "lots")
+    with pytest.raises(SettingError, match="PARTITION_CACHE_GIB=lots: not a whole number"):
+        load(folder)
 
 
 def test_the_smallest_partition_has_one_train_and_one_test_image(make_folder: MakeFolder) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bouquet.errors import HostError
 from bouquet.host.bootstrap.run_command import run_command
+from bouquet.probing import probe
 
 DEFAULT = "python:3.11-slim-bookworm"
 DEBIAN_IMAGE = "bouquet-base:bookworm"
@@ -119,7 +120,7 @@ def _require_mmdebstrap(default: str) -> None:
 
 def _is_present(image: str) -> bool:
     command = ["docker", "image", "inspect", image]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return probe(command, "restart Docker").returncode == 0
 
 
 def _pull(image: str, registry_timeout: float) -> bool:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from bouquet.errors import HostError
 from bouquet.files import write_atomically
 from bouquet.host.bootstrap.run_command import run_command
+from bouquet.probing import probe
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SOURCE = f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie main\n"
 PACKAGES = ("docker-compose", "docker-buildx")
+DOCKER_HINT = "install or restart Docker, or run the fleet as local processes: FLEET=processes make run"
 INSTALL_HINT = "install Docker Compose v2 and buildx: https://docs.docker.com/compose/install/linux/"
 
 
@@ -49,7 +50,11 @@ def ensure() -> str:
 
 
 def missing_plugins() -> list[str]:
-    """Return the names of the Debian packages whose plugins do not work on this host."""
+    """Return the names of the Debian packages whose plugins do not work on this host.
+
+    Raises:
+        HostError: There is no `docker` command, or it does not answer.
+    """
     return [package for package in PACKAGES if not _works(package)]
 
 
@@ -125,14 +130,9 @@ def _run(command: list[str], cwd: Path) -> None:
 
 def _version(package: str) -> str:
     command = ["docker", package.removeprefix("docker-"), "version", "--short"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return probe(command, DOCKER_HINT).stdout.strip()
 
 
 def _works(package: str) -> bool:
     command = ["docker", package.removeprefix("docker-"), "version"]
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError as error:
-        raise HostError(
-            "docker is not on PATH", "install Docker, or run the fleet as local processes: FLEET=processes make run"
-        ) from error
+    return probe(command, DOCKER_HINT).returncode == 0

@@ -1,20 +1,32 @@
 """Which fleet this machine can run: containers where Docker answers, otherwise local processes."""
 
+import os
 import shutil
-import subprocess
 
 from bouquet.errors import SettingError
 from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.processes import ProcessFleet
+from bouquet.probing import probe
 from bouquet.settings.host import HostSettings
+
+HUNG_HINT = "restart Docker, or run the fleet as local processes: FLEET=processes"
 
 
 def docker_answers() -> bool:
-    """Whether there is a `docker` command whose daemon answers."""
+    """Whether there is a `docker` command whose daemon answers.
+
+    Raises:
+        HostError: The daemon accepts the question and does not answer. Local processes would be the wrong choice
+            then: a fleet of containers may be running.
+    """
     if shutil.which("docker") is None:
         return False
-    answer = subprocess.run(["docker", "version"], capture_output=True, check=False, timeout=60)
-    return answer.returncode == 0
+    host = os.environ.get("DOCKER_HOST")
+    hint = f"{HUNG_HINT} (DOCKER_HOST={host})" if host else HUNG_HINT
+    if probe(["docker", "version"], hint).returncode:
+        return False
+    probe(["docker", "ps", "--quiet"], hint)  # hangs with a container that hangs, while `docker version` answers
+    return True
 
 
 def choose_fleet(settings: HostSettings) -> tuple[Fleet, str]:
@@ -22,6 +34,7 @@ def choose_fleet(settings: HostSettings) -> tuple[Fleet, str]:
 
     Raises:
         SettingError: `FLEET=containers`, and Docker does not answer.
+        HostError: Docker hangs.
     """
     processes = ProcessFleet(settings)
     if settings.fleet == "auto" and processes.members():

@@ -166,6 +166,7 @@ class ProcessFleet:
             "BOUQUET_IDENTITY_DIR": str(directories.identities),
             "INSECURE": str(int(settings.insecure)),
             "BOUQUET_CACHE_DIR": str(self._home / "cache"),
+            "BOUQUET_CACHE_GIB": str(settings.partition_cache_gib),
             "BOUQUET_RESULTS_DIR": str(settings.results.resolve()),
             "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
         }

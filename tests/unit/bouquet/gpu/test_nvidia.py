@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from bouquet import probing
 from bouquet.errors import HostError, SettingError
 from bouquet.gpu import nvidia
 from bouquet.gpu.plan import Device, Share
+from bouquet.host.checks.gpu_devices import SharesOf
 from bouquet.settings.gpu_settings import GpuSettings
 from tests.unit.bouquet.conftest import Install
 
@@ -72,6 +74,17 @@ def test_a_driver_error_is_quoted(install: Install) -> None:
     devices, why = nvidia.find()
     assert devices == ()
     assert why == "nvidia-smi finds none: NVIDIA-SMI has failed because it could not talk to the driver."
+
+
+@pytest.mark.parametrize("plan", [nvidia.shares, nvidia.for_containers, nvidia.for_processes])
+def test_an_nvidia_smi_that_hangs_is_an_error_that_names_the_cpu_as_the_way_out(
+    install: Install, monkeypatch: pytest.MonkeyPatch, plan: SharesOf
+) -> None:
+    monkeypatch.setattr(probing, "PROBE_TIMEOUT", 0.2)
+    install(**{"nvidia-smi": "exec /bin/sleep 60"})
+    with pytest.raises(HostError, match="^`nvidia-smi --query-gpu` does not answer within .*GPUS=none$"):
+        plan(GpuSettings.read({}), 10)
+    assert plan(GpuSettings.read({"GPUS": "none"}), 10) == ((), "GPUS=none")
 
 
 def test_a_gpu_in_mig_mode_without_slices_does_not_count_and_the_reason_is_given(install: Install) -> None:

@@ -168,3 +168,23 @@ def test_an_impossible_share_of_gpu_memory_is_refused() -> None:
 def test_a_nodes_own_gpu_is_a_device_without_a_size() -> None:
     with pytest.raises(SettingError, match="GPU=1:4GiB: a device only; set its memory by GPU_MEMORY"):
         GpuSettings.read({"GPU": "1:4GiB"})
+
+
+@pytest.mark.parametrize("value", ["-1", "two", "nan", "inf"])
+def test_an_impossible_limit_on_cpus_is_refused_and_0_means_no_limit(value: str) -> None:
+    with pytest.raises(SettingError, match=f"SUPERNODE_CPUS={value}: not a number of CPUs; .* 0 for no limit"):
+        HostSettings.read({"SUPERNODE_CPUS": value})
+    assert HostSettings.read({"SUPERNODE_CPUS": "0", "SUPERLINK_CPUS": "1.5"}).without_cpu_limit == ("SUPERNODE_CPUS",)
+
+
+@pytest.mark.parametrize("name", ["DATASET", "CERTIFICATES", "HF_TOKEN_FILE"])
+def test_a_path_in_a_folder_that_this_user_may_not_enter_is_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(SettingError, match=rf"{name}=/root/x: cannot be looked at \(Permission denied\); give"):
+        HostSettings.read({name: "/root/x"})

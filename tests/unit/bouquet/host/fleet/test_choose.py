@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bouquet.errors import SettingError
+from bouquet import probing
+from bouquet.errors import HostError, SettingError
 from bouquet.host.fleet import choose
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.settings.host import HostSettings
+from tests.unit.bouquet.conftest import Install
 
 
 def settings(tmp_path: Path, **given: str) -> HostSettings:
@@ -38,4 +40,19 @@ def test_asking_for_containers_without_docker_is_refused(tmp_path: Path, monkeyp
 
 def test_asking_for_processes_wins_over_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "docker_answers", lambda: True)
+    assert type(choose_fleet(settings(tmp_path, FLEET="processes"))[0]).__name__ == "ProcessFleet"
+
+
+@pytest.mark.parametrize("hangs", ["version", "ps"])
+@pytest.mark.parametrize("fleet", ["auto", "containers"])
+def test_a_docker_that_hangs_is_an_error_that_names_processes_as_the_way_out(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch, hangs: str, fleet: str
+) -> None:
+    monkeypatch.setattr(probing, "PROBE_TIMEOUT", 0.2)
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    install(docker=f'[ "$1" != {hangs} ] || exec /bin/sleep 60')
+    with pytest.raises(
+        HostError, match=rf"^`docker {hangs}` does not answer within .*FLEET=processes \(DOCKER_HOST=tcp"
+    ):
+        choose_fleet(settings(tmp_path, FLEET=fleet))
     assert type(choose_fleet(settings(tmp_path, FLEET="processes"))[0]).__name__ == "ProcessFleet"

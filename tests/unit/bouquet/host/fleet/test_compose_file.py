@@ -86,6 +86,12 @@ def test_containers_run_hardened(compose: dict[str, Any], role: str) -> None:
     assert not any("docker.sock" in str(volume) for volume in service["volumes"])
 
 
+def test_every_limit_on_cpus_can_be_turned_off_for_a_docker_that_cannot_set_it() -> None:
+    services = merged(SUPERLINK_CPUS="0", SUPERNODE_CPUS="0")
+    assert {name: service.get("cpus") for name, service in services.items()} == dict.fromkeys(services)
+    assert merged(SUPERLINK_CPUS="1.5")["certificates"]["cpus"] == 1.5
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_long_running_services_restart(compose: dict[str, Any], role: str) -> None:
     assert compose["services"][role]["restart"] == "unless-stopped"
