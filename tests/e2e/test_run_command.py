@@ -120,10 +120,9 @@ def test_the_outcome_comes_from_the_fleet_that_accepted_the_run(
 def test_a_connection_without_tls_that_flwr_has_moved_from_an_old_app_is_named(fleet: Bouquet, tmp_path: Path) -> None:
     app = tmp_path / "app"
     app.mkdir()
+    head = '\n[tool.flwr.federations]\ndefault = "local-deployment"\n[tool.flwr.federations.local-deployment]\n'
     table = f'address = "127.0.0.1:{fleet.environment["CONTROL_PORT"]}"\ninsecure = true\n'
-    (app / "pyproject.toml").write_text(
-        (APPS / "noop" / "pyproject.toml").read_text() + f"\n[tool.flwr.federations.local-deployment]\n{table}"
-    )
+    (app / "pyproject.toml").write_text((APPS / "noop" / "pyproject.toml").read_text() + head + table)
     (app / "noop").symlink_to(APPS / "noop" / "noop")
     assert fleet.try_flwr("run", str(app), "local-deployment").returncode != 0
     status = fleet("status").stdout

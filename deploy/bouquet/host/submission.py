@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import tomlkit
@@ -48,7 +47,7 @@ def submit_app(app: Path, run_config: str, endpoint: Endpoint) -> int:
         # In a session of its own, so that Ctrl-C in the terminal reaches only this process.
         flwr = subprocess.Popen(
             command,
-            env=_environment(os.environ, home),
+            env=os.environ | QUIET | UTF_8 | {"FLWR_HOME": home},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -74,15 +73,6 @@ def _write_home(home: Path, endpoint: Endpoint) -> None:
         connection["root-certificates"] = str(certificate)
     config = {"superlink": {"default": CONNECTION, CONNECTION: connection}}
     (home / "config.toml").write_text(tomlkit.dumps(config), encoding="utf-8")
-
-
-def _environment(environment: Mapping[str, str], home: str) -> dict[str, str]:
-    """Return the variables of `flwr`; a proxy is not for addresses of this machine."""
-    direct = {
-        name: ",".join(filter(None, [environment.get(name), "127.0.0.1,localhost"]))
-        for name in ("no_proxy", "NO_PROXY")
-    }
-    return {**environment, **QUIET, **UTF_8, **direct, "FLWR_HOME": home}
 
 
 def _run_id(output: str, problems: str, run_config: str) -> int:

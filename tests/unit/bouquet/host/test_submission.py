@@ -74,17 +74,15 @@ def test_flower_itself_reads_the_connection(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("flwr")
-def test_flwr_prints_utf_8_and_calls_this_machine_without_a_proxy(
+def test_flwr_prints_utf_8_whatever_the_terminal_has_and_keeps_the_other_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
-    monkeypatch.setenv("no_proxy", "example.org")
-    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("grpc_proxy", "")  # no proxy for gRPC
     submit_app(tmp_path, "", Endpoint("127.0.0.1:1", None))
     environment = recorded(tmp_path)["environment"]
     assert (environment["PYTHONUTF8"], environment["PYTHONIOENCODING"]) == ("1", "utf-8")
-    assert environment["no_proxy"] == "example.org,127.0.0.1,localhost"
-    assert environment["NO_PROXY"] == "127.0.0.1,localhost"
+    assert environment["grpc_proxy"] == ""
 
 
 @pytest.mark.usefixtures("flwr")
