@@ -49,14 +49,14 @@ class Terminal:
         return self.output.read_text()
 
     def wait_for(self, text: str) -> None:
-        wait_until(lambda: text in self.shown, f"no {text}", 60, lambda: self.shown)
+        wait_until(lambda: text in self.shown, f"no {text}", 180, lambda: self.shown)
 
     def send(self, number: int) -> None:
         """Send a signal to the command and all of its children, as a terminal does."""
         os.killpg(self.process.pid, number)
 
     def end(self) -> int:
-        return self.process.wait(60)
+        return self.process.wait(300)
 
 
 def start_run(fleet: Bouquet, tmp_path: Path) -> Terminal:
