@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bouquet.contract.tls_files import CA
+from bouquet.flower.control_client import ControlClient
 from tests.e2e.conftest import APPS, PROJECT, Bouquet, StartFleet, free_port, run_id, wait_until
 
 RUN_FAULTY = f"""
@@ -103,16 +105,18 @@ def test_after_sigterm_the_run_continues(fleet: Bouquet, tmp_path: Path) -> None
 def test_the_outcome_comes_from_the_fleet_that_accepted_the_run(
     fleet: Bouquet, start_fleet: StartFleet, tmp_path: Path
 ) -> None:
-    terminal = Terminal(fleet, tmp_path / "output", RUN_CONFIG="rounds=60 pause=0.5")
-    terminal.wait_for(ROUND_TWO)
+    terminal = start_run(fleet, tmp_path)
+    run = run_id(terminal.shown)
     other = {"SUPERNODES": "1", "EXECUTOR_PRELOAD": "numpy", "FLWR_HOME": fleet.environment["FLWR_HOME"]}
     with start_fleet("processes", tmp_path / "other", **other) as rewriting:
         config = (Path(fleet.environment["FLWR_HOME"]) / "config.toml").read_text()
         assert rewriting.environment["CONTROL_PORT"] in config
         assert "flwr does not reach this fleet" in fleet("status").stdout
-        assert terminal.end() == 5  # the app leaves no model
-        assert '"round": 60' in terminal.shown
-        assert f"run {run_id(terminal.shown)} ended without a model" in terminal.shown
+        ca = (Path(fleet.environment["BOUQUET_HOME"]) / "processes" / "identities" / CA).read_bytes()
+        with ControlClient(f"127.0.0.1:{fleet.environment['CONTROL_PORT']}", ca) as control:
+            control.stop_run(int(run), 60)
+        assert terminal.end() == 5
+        assert f"bouquet: error: run {run} ended as finished:stopped" in terminal.shown
         assert "is not this fleet's: its address is" in fleet("connection").stdout
     assert "flwr does not reach" not in fleet("status").stdout
 
