@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from bouquet.host import submission
 from bouquet.host.endpoint import Endpoint
 from bouquet.host.submission import submit_app
 
-RECORDING_FLWR = """#!{python}
+RECORDING_FLWR = """#!/usr/bin/env python3
 import json, os, pathlib, sys
 home = pathlib.Path(os.environ["FLWR_HOME"])
 pathlib.Path(__file__).with_suffix(".json").write_text(json.dumps({{
@@ -34,7 +33,7 @@ def flwr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(submission, "FLWR", script)
 
     def install(end: str) -> None:
-        script.write_text(RECORDING_FLWR.format(python=sys.executable, end=end))
+        script.write_text(RECORDING_FLWR.format(end=end))
         script.chmod(0o755)
 
     install(STARTED)
