@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bouquet.host.run import FLWR, QUIET, STARTED
+from bouquet.host.submission import FLWR, QUIET, STARTED
 from bouquet.settings.host import PROJECT
 
 

@@ -24,7 +24,7 @@ from python_on_whales import DockerClient
 from python_on_whales.components.compose.cli_wrapper import ComposeCLI
 from python_on_whales.exceptions import DockerException
 
-from bouquet.host.run import QUIET, STARTED
+from bouquet.host.submission import QUIET, STARTED
 from bouquet.polling import poll_until
 
 T = TypeVar("T")

@@ -1,16 +1,25 @@
-"""The SuperLink's Control API, as `flwr supernode register` and `flwr supernode list` use it."""
+"""The SuperLink's Control API, as the commands `flwr supernode`, `flwr list`, `flwr log` and `flwr stop` use it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 from flwr.common.constant import HEARTBEAT_PATIENCE
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StopRunRequest,
+    StreamLogsRequest,
+)
 from flwr.proto.control_pb2_grpc import ControlStub
 from flwr.proto.node_pb2 import NodeInfo
+from flwr.proto.run_pb2 import Run
 from flwr.supercore.constant import NodeStatus
+from flwr.supercore.error import FlowerError
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 
 from bouquet.errors import FleetError
@@ -49,6 +58,23 @@ class KnownNode:
     status: str
     heartbeat: float | None
     public_key: bytes = b""
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run as the SuperLink knows it.
+
+    Attributes:
+        run_id: Its id.
+        status: Flower's status, such as `running` or `finished:completed`.
+        details: Flower's details on a failure; empty for none.
+        submitted: When it was submitted, in seconds since the epoch.
+    """
+
+    run_id: int
+    status: str
+    details: str
+    submitted: float
 
 
 class ControlClient:
@@ -113,6 +139,62 @@ class ControlClient:
             raise
         return bool(response.node_id)
 
+    def find_run(self, run_id: int, seconds: float) -> KnownRun:
+        """Return a run.
+
+        Args:
+            run_id: The run.
+            seconds: How long to wait for the answer.
+
+        Raises:
+            ControlApiError: The SuperLink does not know the run (`NOT_FOUND`), or did not answer in time.
+        """
+        runs = self._call(self._stub.ListRuns, ListRunsRequest(run_id=run_id), timeout=seconds).run_dict
+        return _known_run(runs[run_id])
+
+    def list_runs(self, seconds: float) -> list[KnownRun]:
+        """Return all runs that the SuperLink knows.
+
+        Args:
+            seconds: How long to wait for the answer.
+
+        Raises:
+            ControlApiError: The SuperLink cannot be reached, or did not answer in time.
+        """
+        runs = self._call(self._stub.ListRuns, ListRunsRequest(), timeout=seconds).run_dict
+        return [_known_run(run) for run in runs.values()]
+
+    def stop_run(self, run_id: int, seconds: float) -> None:
+        """Stop a run.
+
+        Args:
+            run_id: The run.
+            seconds: How long to wait for the answer.
+
+        Raises:
+            ControlApiError: The run has ended already (`FAILED_PRECONDITION`), or the SuperLink did not answer in time.
+        """
+        if not self._call(self._stub.StopRun, StopRunRequest(run_id=run_id), timeout=seconds).success:
+            raise ControlApiError(self._address, "UNKNOWN", f"run {run_id} could not be stopped")
+
+    def stream_log(self, run_id: int, after: float, seconds: float) -> Iterator[tuple[str, float]]:
+        """Yield parts of a run's log as they appear, each with the time of its last line; end when the run has ended.
+
+        Args:
+            run_id: The run.
+            after: Time of the last line that is not needed again, in seconds since the epoch; 0.0 for the whole log.
+            seconds: How long to stream.
+
+        Raises:
+            ControlApiError: The stream was interrupted. The code is `DEADLINE_EXCEEDED` after `seconds`.
+        """
+        request = StreamLogsRequest(run_id=run_id, after_timestamp=after)
+        try:
+            for part in self._stub.StreamLogs(request, timeout=seconds):
+                yield part.log_output, part.latest_timestamp
+        except grpc.RpcError as error:
+            raise self._error(error) from error
+
     def _list_nodes(self, **options: Any) -> list[KnownNode]:
         nodes = self._call(self._stub.ListNodes, ListNodesRequest(), **options).nodes_info
         return [KnownNode(node.node_id, node.status, _last_heartbeat(node), bytes(node.public_key)) for node in nodes]
@@ -121,7 +203,18 @@ class ControlClient:
         try:
             return method(request, **options)
         except grpc.RpcError as error:
-            raise ControlApiError(self._address, error.code().name, str(error.details())) from error
+            raise self._error(error) from error
+
+    def _error(self, error: Any) -> ControlApiError:
+        details = str(error.details())
+        flower = FlowerError.from_json(details)
+        return ControlApiError(self._address, error.code().name, flower.message if flower else details)
+
+
+def _known_run(run: Run) -> KnownRun:
+    status = ":".join(part for part in (run.status.status, run.status.sub_status) if part)
+    submitted = datetime.fromisoformat(run.pending_at).timestamp() if run.pending_at else 0.0
+    return KnownRun(run.run_id, status, run.status.details, submitted)
 
 
 def _last_heartbeat(node: NodeInfo) -> float | None:

@@ -40,10 +40,15 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
     "control_client": (
         "flwr.common.constant.HEARTBEAT_PATIENCE",
         "flwr.proto.control_pb2.ListNodesRequest",
+        "flwr.proto.control_pb2.ListRunsRequest",
         "flwr.proto.control_pb2.RegisterNodeRequest",
+        "flwr.proto.control_pb2.StopRunRequest",
+        "flwr.proto.control_pb2.StreamLogsRequest",
         "flwr.proto.control_pb2_grpc.ControlStub",
         "flwr.proto.node_pb2.NodeInfo",
+        "flwr.proto.run_pb2.Run",
         "flwr.supercore.constant.NodeStatus",
+        "flwr.supercore.error.FlowerError",
         "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
     ),
     "control_servicer": (

@@ -1,5 +1,5 @@
 """`python -m bouquet.host <command>` is the same as `bouquet <command>`."""
 
-from bouquet.host.commands import entry
+from bouquet.host.entry_point import entry
 
 entry()

@@ -128,7 +128,8 @@ HELP = {
     "run": CommandHelp(
         "start the fleet, run the app, show its results",
         "Start the fleet as `bouquet up` does, run the app in this checkout on it, and print the run's log as it\n"
-        "arrives. Then copy the results to RESULTS/<run-id> and print a table of the rounds. The fleet stays up.",
+        "arrives. Then copy the results to RESULTS/<run-id> and print a table of the rounds. The fleet stays up.\n"
+        "After Ctrl-C the run continues; a second Ctrl-C within 5 s stops it.",
         ("RUN_CONFIG", "RESULTS", "SUPERNODES", "FLEET", "DATASET", "HF_HUB_OFFLINE", "GPUS", "UP_TIMEOUT"),
         'bouquet run --run-config "num-server-rounds=5 batch-size=16"\nDATASET=/data/cifar10 SUPERNODES=4 bouquet run',
         (SettingError, HostError, FleetError, RunError),
@@ -164,8 +165,9 @@ HELP = {
     "status": CommandHelp(
         "show each member: state, partition, memory, current run",
         "Print a line for each SuperLink and SuperNode: its state, partition-id, node-id, age of the last heartbeat,\n"
-        "memory, the run that it works on, and its device. Nodes on other machines are listed as (elsewhere).",
-        ("FLEET", "FLWR_HOME", "BOUQUET_HOME"),
+        "memory, the run that it works on, and its device. Nodes on other machines are listed as (elsewhere).\n"
+        "The last lines say how many the SuperLink counts, and what is wrong with the connection of `flwr`.",
+        ("FLEET", "CONTROL_PORT", "FLWR_HOME", "BOUQUET_HOME"),
         "bouquet status",
         (SettingError, FleetError),
     ),

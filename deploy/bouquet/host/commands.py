@@ -3,28 +3,35 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from dotenv import load_dotenv
 
-from bouquet.errors import FleetError, HostError, report_errors
+from bouquet.errors import FleetError, HostError
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
-from bouquet.host import join, preflight
+from bouquet.host import entry_point, join, preflight
+from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
 from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
 from bouquet.host.connection import read_config, write_connection
 from bouquet.host.doctor import run_checks, select_checks
+from bouquet.host.endpoint import Endpoint
 from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
-from bouquet.host.run import submit, summary
+from bouquet.host.interrupts import explains_interrupt
+from bouquet.host.overrides import check_overrides
+from bouquet.host.run import APP, NOTHING_SUBMITTED, submit, summary
 from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
+
+STAYS_UP = "what has started of the fleet stays up; continue: make up; stop it: make down"
 
 
 def say(line: str) -> None:
@@ -34,14 +41,18 @@ def say(line: str) -> None:
 
 def run(settings: HostSettings) -> None:
     """Start the fleet, run the app on it, and show its results."""
-    fleet = up(settings)
-    ended = submit(settings.run_config)
-    fleet.collect_results(settings.results, ended.run_id)
+    overrides = check_overrides(settings.run_config, APP)
+    fleet, endpoint = up(settings)
+    with explains_interrupt(NOTHING_SUBMITTED):
+        ended = submit(overrides, endpoint, settings.flower_home)
+    with explains_interrupt(f"interrupted; run {ended.run_id} has ended; copy its results with: make results"):
+        fleet.collect_results(settings.results, ended.run_id)
     print(f"\n{summary(settings.results, ended)}\n\nthe fleet stays up for the next run; stop it with: make down")
 
 
-def up(settings: HostSettings) -> Fleet:
-    """Start the fleet, wait until it is healthy, write the connection to it, and return it."""
+@explains_interrupt(f"interrupted; {STAYS_UP}")
+def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
+    """Start the fleet, wait until it is healthy, write the connection to it, and return both."""
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     for line in preflight.check_start(settings, containers=not isinstance(fleet, ProcessFleet)):
@@ -58,10 +69,10 @@ def up(settings: HostSettings) -> Fleet:
         check_ports(settings)
     fleet.up()
     say(f"{settings.supernodes} SuperNodes are healthy")
-    _write_connection(settings, fleet)
-    return fleet
+    return fleet, _write_connection(settings, fleet)
 
 
+@explains_interrupt("interrupted; a part of the fleet may still run; repeat: make down")
 def down(settings: HostSettings) -> None:
     """Stop the fleet; results, state and caches stay."""
     choose_fleet(settings)[0].down()
@@ -78,7 +89,7 @@ def status(settings: HostSettings) -> None:
     Raises:
         FleetError: The fleet is down.
     """
-    found = read_status(choose_fleet(settings)[0], settings.flower_home)
+    found = read_status(choose_fleet(settings)[0], settings.control_port, settings.flower_home)
     if not found.members:
         raise FleetError("the fleet is down", "start it: make up")
     print(status_table(found))
@@ -115,10 +126,15 @@ def connection(settings: HostSettings) -> None:
     _write_connection(settings, choose_fleet(settings)[0])
 
 
-def _write_connection(settings: HostSettings, fleet: Fleet) -> None:
+def _write_connection(settings: HostSettings, fleet: Fleet) -> Endpoint:
     read_config(settings.flower_home)  # refuse an invalid file before asking the fleet for its certificate
-    path = write_connection(f"127.0.0.1:{settings.control_port}", settings.flower_home, fleet.root_certificate())
+    endpoint = Endpoint.of(fleet, settings.control_port)
+    with suppress(LookupError):
+        if problem := foreign_connection(settings.flower_home, endpoint):
+            say(f"{problem}; it is written again")
+    path = write_connection(endpoint.address, settings.flower_home, endpoint.root_certificate)
     say(f"connection `local-deployment` is in {path}")
+    return endpoint
 
 
 def join_command(settings: HostSettings) -> None:
@@ -161,6 +177,7 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "run":
             command.add_argument(
                 "--run-config",
+                action="append",
                 metavar="'KEY=VALUE ...'",
                 help="overrides of the app's run-config, as `flwr run --run-config` takes them; wins over RUN_CONFIG",
             )
@@ -177,10 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load_dotenv(PROJECT / ".env")  # like Compose: the environment wins
     settings = HostSettings.read()
     if getattr(parsed, "run_config", None) is not None:
-        settings = replace(settings, run_config=parsed.run_config.strip())
+        settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
     COMMANDS[parsed.command](settings)
 
 
 def entry() -> None:
-    """Run `main`; report an error in one line and exit with its code."""
-    report_errors(main)
+    """Run the command line, for a `bouquet` script that an earlier version installed."""
+    entry_point.entry()

@@ -21,6 +21,7 @@ from bouquet.host.checks.disk_space import Use, by_disk, container_uses, disk, p
 from bouquet.host.checks.docker_engine import compose, docker
 from bouquet.host.checks.docker_limits import limits
 from bouquet.host.checks.fleet_members import nodes
+from bouquet.host.checks.flwr_connection import check_connection
 from bouquet.host.checks.gpu_devices import SharesOf, gpus
 from bouquet.host.checks.memory import memory
 from bouquet.host.checks.partition_cache import cache_of_containers, cache_of_processes
@@ -29,6 +30,7 @@ from bouquet.host.checks.selinux import selinux
 from bouquet.host.checks.training_data import data
 from bouquet.host.checks.user_files import user_files
 from bouquet.host.docker_info import read_docker_info
+from bouquet.host.endpoint import Endpoint
 from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
@@ -94,7 +96,7 @@ def _for_processes(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
     yield from _disks(lambda: process_uses(settings))
     yield "cache", partial(cache_of_processes, settings)
     if up:
-        yield "nodes", partial(nodes, fleet, settings.supernodes)
+        yield from _for_running(settings, fleet)
 
 
 def _for_containers(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
@@ -120,7 +122,13 @@ def _for_containers(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
         yield "disk", lambda: unseen
     yield "cache", partial(cache_of_containers, settings, os.environ.get("COMPOSE_PROJECT_NAME") or "bouquet")
     if up:
-        yield "nodes", partial(nodes, fleet, settings.supernodes)
+        yield from _for_running(settings, fleet)
+
+
+def _for_running(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
+    """Yield the checks of a fleet that is up."""
+    yield "nodes", partial(nodes, fleet, settings.supernodes)
+    yield "connection", lambda: check_connection(settings.flower_home, Endpoint.of(fleet, settings.control_port))
 
 
 def _without_docker(settings: HostSettings) -> Iterator[Check]:

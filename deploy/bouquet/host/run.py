@@ -1,30 +1,38 @@
-"""One run of the app on the fleet: `flwr run . local-deployment --stream`, how it ended, and its results."""
+"""One run of the app on the fleet: its log as it arrives, how it ended, and its results."""
 
 import json
-import os
-import re
-import subprocess
+import shlex
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from bouquet.errors import RunError
+from bouquet.errors import FleetError, RunError
+from bouquet.host.checks.flwr_connection import connection_problem
 from bouquet.host.connection import NAME
+from bouquet.host.endpoint import Endpoint
+from bouquet.host.interrupts import SECOND_CTRL_C_SECONDS, CtrlCCounter, Interrupted, Terminated, ends_at_once
+from bouquet.host.submission import FLWR, submit_app
 from bouquet.host.text_table import text_table
 from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT
 
-FLWR = Path(sys.executable).parent / "flwr"
-STARTED = re.compile(r"Successfully started run (\d+)")
-QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-"""Variables that keep Flower's notices out of a run's log."""
+if TYPE_CHECKING:
+    from bouquet.flower.control_client import ControlClient
+
+APP = PROJECT
+"""The folder of the app that `bouquet run` submits."""
 RECONNECT_TIMEOUT = 120.0
 """Seconds that a SuperLink which does not answer may take to answer again."""
 RECONNECT_POLL_SECONDS = 1.0
+CALL_TIMEOUT = 10.0
+"""Seconds that the SuperLink may take to answer one call."""
+STREAM_SECONDS = 60.0
+"""How long one log stream lasts before the next one replaces it: a connection may be dead without a sign."""
+CTRL_C_POLL_SECONDS = 0.05
+NOTHING_SUBMITTED = "interrupted; no run was submitted; the fleet stays up; stop it with: make down"
 MAX_REASONS = 5
 """Failures of nodes that a hint names."""
 RESULT_FILES = (("model", "final_model.keras"), ("plot", "history.png"), ("metrics", "metrics.json"))
@@ -46,91 +54,126 @@ class Outcome:
     details: str
 
 
-def submit(run_config: str) -> Outcome:
+def submit(run_config: str, endpoint: Endpoint, flower_home: Path) -> Outcome:
     """Run the app on the fleet, print its log as it arrives, and return how the run ended.
+
+    All calls go to the fleet's own endpoint, whatever the user's `config.toml` says by now.
 
     Args:
         run_config: Overrides of the app's run-config; empty for none.
+        endpoint: The fleet.
+        flower_home: Flower's folder, by which the user's `flwr` finds the fleet.
 
     Raises:
-        RunError: The SuperLink rejected the run, and `flwr` printed why; or it is unreachable for too long.
+        RunError: The SuperLink rejected the run, or is unreachable for too long.
+        Interrupted: Ctrl-C or SIGTERM. The run continues, unless Ctrl-C was pressed twice.
     """
-    command = [str(FLWR), "run", ".", NAME, "--stream"]
-    if run_config:
-        command += ["--run-config", run_config]
-    run_id, shown = None, 0
-    for line in _output(command):
-        print(line, end="", flush=True)
-        shown += run_id is not None
-        if match := STARTED.search(line):
-            run_id = match[1]
-    if run_id is None:
-        setting = f"RUN_CONFIG={run_config}" if run_config else "flwr run"
-        raise RunError(f"{setting}: the run was rejected (see above)", "fix the error that flwr printed and retry")
-    return _wait_for_end(run_id, shown)
+    # Imported here: importing Flower is slow, and other commands do without it.
+    with ends_at_once(NOTHING_SUBMITTED):
+        from bouquet.flower.control_client import ControlClient  # noqa: PLC0415
+
+    run_id, start = None, time.time()
+    with CtrlCCounter() as ctrl_c, ControlClient(endpoint.address, endpoint.root_certificate) as client:
+        try:
+            run_id = submit_app(APP, run_config, endpoint)
+            print(f"Successfully started run {run_id}", flush=True)
+            return _follow(client, run_id)
+        except KeyboardInterrupt as cause:
+            if run_id is None and (run_id := _submitted_since(client, start)) is None:
+                raise Interrupted(NOTHING_SUBMITTED, cause) from None
+            _leave(client, run_id, cause, ctrl_c, stop_command(run_id, endpoint, flower_home))
 
 
-def _output(command: list[str]) -> Iterator[str]:
-    with subprocess.Popen(command, cwd=PROJECT, env=os.environ | QUIET, stdout=subprocess.PIPE, text=True) as flwr:
-        yield from flwr.stdout or ()
+def _follow(client: "ControlClient", run_id: int) -> Outcome:
+    """Print a run's log to its end and return how the run ended.
 
-
-def _wait_for_end(run_id: str, shown: int) -> Outcome:
-    """Return how a run ended. Where its log stream was interrupted, print the rest of the log first.
-
-    The stream is interrupted when the SuperLink restarts.
-
-    Args:
-        run_id: The run.
-        shown: Lines of its log that are printed already.
+    The stream is interrupted when the SuperLink restarts. It then continues after the last line that was printed.
 
     Raises:
         RunError: The SuperLink is unreachable for too long.
     """
-    deadline = time.monotonic() + RECONNECT_TIMEOUT
+    printed_until, deadline = 0.0, time.monotonic() + RECONNECT_TIMEOUT
     while True:
-        now = _outcome_when_reachable(run_id, deadline - time.monotonic())
-        if now.status.startswith("finished"):
+        complete, progress = _print_log(client, run_id, printed_until)
+        if progress > printed_until or complete:
+            printed_until, deadline = progress, time.monotonic() + RECONNECT_TIMEOUT
+        now = _outcome_when_reachable(client, run_id, deadline - time.monotonic())
+        if now.status.startswith("finished") and (complete or time.monotonic() > deadline):
             return now
-        print(f"bouquet: run {run_id}: log stream interrupted; the run continues", flush=True)
-        for number, line in enumerate(_output([str(FLWR), "log", run_id, NAME, "--stream"])):
-            if number > shown:  # the first line is about the connection
-                print(line, end="", flush=True)
-                shown += 1
-                deadline = time.monotonic() + RECONNECT_TIMEOUT
+        if not complete and not now.status.startswith("finished"):
+            print(f"bouquet: run {run_id}: log stream interrupted; the run continues", flush=True)
 
 
-def _outcome_when_reachable(run_id: str, timeout_seconds: float) -> Outcome:
+def _print_log(client: "ControlClient", run_id: int, after: float) -> tuple[bool, float]:
+    """Print what is new in a run's log; return whether that was all of it, and the time of the last line."""
+    from bouquet.flower.control_client import ControlApiError  # noqa: PLC0415
+
+    while True:
+        try:
+            for text, time_of_last_line in client.stream_log(run_id, after, STREAM_SECONDS):
+                print(text, end="", flush=True)
+                after = max(after, time_of_last_line)
+            return True, after
+        except ControlApiError as error:
+            if error.code != "DEADLINE_EXCEEDED":
+                return False, after
+
+
+def _outcome_when_reachable(client: "ControlClient", run_id: int, timeout_seconds: float) -> Outcome:
     def ask() -> Outcome | None:
         with suppress(RunError):
-            return outcome(run_id)
+            return outcome(client, run_id)
         return None
 
-    return poll_until(ask, timeout_seconds, RECONNECT_POLL_SECONDS) or outcome(run_id)
+    return poll_until(ask, timeout_seconds, RECONNECT_POLL_SECONDS) or outcome(client, run_id)
 
 
-def outcome(run_id: str) -> Outcome:
-    """Return the status of a run, from the SuperLink: `flwr run` exits with 0 even if the run fails.
+def outcome(client: "ControlClient", run_id: int) -> Outcome:
+    """Return the status of a run, from the SuperLink that accepted it.
 
     Raises:
         RunError: The SuperLink does not answer, or does not know the run.
     """
-    answer = subprocess.run(
-        [str(FLWR), "ls", NAME, "--run-id", run_id, "--format", "json"],
-        cwd=PROJECT,
-        env=os.environ | QUIET,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     try:
-        row = json.loads(answer.stdout)["runs"][0]
-        return Outcome(run_id, row["status"], row.get("status-details") or row.get("details") or "")
-    except (ValueError, LookupError) as error:
-        raise RunError(
-            f"run {run_id}: its status is unknown ({answer.stderr.strip() or answer.stdout.strip()})",
-            f"ask again: flwr ls {NAME} --run-id {run_id}",
-        ) from error
+        run = client.find_run(run_id, CALL_TIMEOUT)
+    except FleetError as error:
+        problem = f"run {run_id}: its status is unknown ({error.message})"
+        raise RunError(problem, f"ask again: flwr ls {NAME} --run-id {run_id}") from error
+    return Outcome(str(run_id), run.status, run.details)
+
+
+def _submitted_since(client: "ControlClient", start: float) -> int | None:
+    """Return the run that an interrupted `flwr run` has submitted all the same; None for none."""
+    with suppress(FleetError):
+        runs = [run for run in client.list_runs(CALL_TIMEOUT) if run.submitted >= start]
+        return max(runs, key=lambda run: run.submitted).run_id if runs else None
+    return None
+
+
+def _leave(client: "ControlClient", run_id: int, cause: KeyboardInterrupt, ctrl_c: CtrlCCounter, stop: str) -> NoReturn:
+    """Say that a run continues, and stop it after a second Ctrl-C.
+
+    Raises:
+        Interrupted: Always.
+    """
+    again = "" if isinstance(cause, Terminated) else f", or press Ctrl-C again within {SECOND_CTRL_C_SECONDS:.0f} s"
+    sys.stderr.write(f"\nbouquet: run {run_id} continues; stop it with: {stop}{again}\n")
+    sys.stderr.flush()
+    if again and poll_until(lambda: ctrl_c.pressed_again, SECOND_CTRL_C_SECONDS, CTRL_C_POLL_SECONDS):
+        try:
+            client.stop_run(run_id, CALL_TIMEOUT)
+        except FleetError as error:
+            raise Interrupted(f"run {run_id} was not stopped: {error.message}", cause) from None
+        raise Interrupted(f"run {run_id} was stopped; the fleet stays up", cause) from None
+    raise Interrupted("", cause) from None
+
+
+def stop_command(run_id: int, endpoint: Endpoint, flower_home: Path) -> str:
+    """Return the command with which the user stops a run, from the folder that the user is in."""
+    flwr = FLWR.relative_to(Path.cwd()) if FLWR.is_relative_to(Path.cwd()) else FLWR
+    home = "" if flower_home == Path.home() / ".flwr" else f"FLWR_HOME={shlex.quote(str(flower_home.resolve()))} "
+    connect = "make connection && " if connection_problem(flower_home, endpoint) else ""
+    return f"{connect}{home}{shlex.quote(str(flwr))} stop {run_id} {NAME}"
 
 
 def summary(results: Path, ended: Outcome) -> str:

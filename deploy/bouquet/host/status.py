@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from bouquet.contract.node_status import NodeStatus
 from bouquet.errors import FleetError
-from bouquet.host.connection import read_connection
+from bouquet.host.checks.flwr_connection import check_connection
+from bouquet.host.endpoint import Endpoint
 from bouquet.host.fleet.base import Fleet, Member
 from bouquet.host.text_table import text_table
 
@@ -36,6 +37,7 @@ class FleetStatus:
         memory: Bytes that each member uses, by name.
         known_nodes: The nodes that the SuperLink knows.
         superlink_error: Why the SuperLink did not answer; empty where it did.
+        connection_problem: Why `flwr` would not reach this fleet, and the fix; empty where it would.
     """
 
     members: Sequence[Member]
@@ -43,39 +45,56 @@ class FleetStatus:
     memory: dict[str, int]
     known_nodes: "Sequence[KnownNode]"
     superlink_error: str = ""
+    connection_problem: str = ""
 
 
-def read_status(fleet: Fleet, flower_home: Path) -> FleetStatus:
+def read_status(fleet: Fleet, control_port: int, flower_home: Path) -> FleetStatus:
     """Return the state of a fleet.
 
     Args:
         fleet: The fleet.
-        flower_home: Flower's folder, with the connection to the SuperLink.
+        control_port: Port of its Control API on 127.0.0.1.
+        flower_home: Flower's folder, with the connection that `flwr` uses.
     """
     members = fleet.members()
     if not members:
         return FleetStatus(members, [], {}, [])
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         memory, node_statuses = pool.submit(fleet.memory), pool.submit(fleet.node_statuses)
-        known_nodes, error = pool.submit(list_known_nodes, flower_home).result()
-        return FleetStatus(members, node_statuses.result(), memory.result(), known_nodes, error)
+        try:
+            endpoint = Endpoint.of(fleet, control_port)
+        except FleetError as error:
+            return FleetStatus(members, node_statuses.result(), memory.result(), [], str(error))
+        answer = pool.submit(list_known_nodes, endpoint)
+        problem = _connection_problem(flower_home, endpoint)
+        return FleetStatus(members, node_statuses.result(), memory.result(), *answer.result(), problem)
+    finally:
+        pool.shutdown(wait=False)  # after Ctrl-C the answers do not matter
 
 
-def list_known_nodes(flower_home: Path) -> "tuple[list[KnownNode], str]":
+def _connection_problem(flower_home: Path, endpoint: Endpoint) -> str:
+    try:
+        check_connection(flower_home, endpoint)
+    except FleetError as error:
+        return str(error)
+    return ""
+
+
+def list_known_nodes(endpoint: Endpoint) -> "tuple[list[KnownNode], str]":
     """Return the nodes that the SuperLink knows, and why it did not answer, empty where it did."""
     # Imported here: the import takes a second, during which Docker answers.
     from bouquet.flower.control_client import ControlClient  # noqa: PLC0415
 
     try:
-        address, certificate = read_connection(flower_home)
-        with ControlClient(address, certificate.read_bytes() if certificate else None) as client:
+        with ControlClient(endpoint.address, endpoint.root_certificate) as client:
             return client.list_nodes(SUPERLINK_TIMEOUT), ""
-    except (FleetError, OSError) as error:
+    except FleetError as error:
         return [], str(error)
 
 
 def status_table(status: FleetStatus, now: float | None = None) -> str:
-    """Return a table of all members and of nodes on other machines, and a last line about the SuperLink.
+    """Return a table of all members and of nodes on other machines, then lines about the SuperLink and `flwr`.
 
     Args:
         status: The state of the fleet.
@@ -90,11 +109,13 @@ def status_table(status: FleetStatus, now: float | None = None) -> str:
         if node.status == "online" and node.node_id not in local_node_ids
     ]
     if status.superlink_error:
-        last_line = f"the SuperLink is unreachable: {status.superlink_error}"
+        lines = [f"the SuperLink is unreachable: {status.superlink_error}"]
     else:
         online = [node.status for node in status.known_nodes].count("online")
-        last_line = f"the SuperLink counts {online} SuperNodes as online"
-    return f"{text_table(COLUMNS, rows)}\n{last_line}"
+        lines = [f"the SuperLink counts {online} SuperNodes as online"]
+    if status.connection_problem:
+        lines.append(f"flwr does not reach this fleet: {status.connection_problem}")
+    return "\n".join([text_table(COLUMNS, rows), *lines])
 
 
 def _member_row(member: Member, status: FleetStatus, now: float) -> tuple[str, ...]:

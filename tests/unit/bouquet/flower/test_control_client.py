@@ -2,20 +2,22 @@
 
 # ruff: noqa: N802  the methods have the names of the calls
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
-from flwr.proto import control_pb2, node_pb2
+from flwr.proto import control_pb2, node_pb2, run_pb2
 from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 
-from bouquet.flower.control_client import ControlApiError, ControlClient, KnownNode
+from bouquet.flower.control_client import ControlApiError, ControlClient, KnownNode, KnownRun
 
 
 class FakeControl(ControlServicer):
     refusal = ""
+    stopped = 0
 
     def ListNodes(self, request: Any, context: grpc.ServicerContext) -> Any:
         return control_pb2.ListNodesResponse(
@@ -32,6 +34,31 @@ class FakeControl(ControlServicer):
         if self.refusal:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.refusal)
         return control_pb2.RegisterNodeResponse(node_id=4)
+
+    def ListRuns(self, request: Any, context: grpc.ServicerContext) -> Any:
+        running = run_pb2.RunStatus(status="running")
+        failed = run_pb2.RunStatus(status="finished", sub_status="failed", details="no data")
+        runs = {
+            6: run_pb2.Run(run_id=6, status=running, pending_at="2026-01-01T00:00:00+00:00"),
+            7: run_pb2.Run(run_id=7, status=failed, pending_at="2026-01-01T00:00:09.5+00:00"),
+        }
+        if not request.HasField("run_id"):
+            return control_pb2.ListRunsResponse(run_dict=runs)
+        if request.run_id not in runs:
+            unknown = {"code": 16, "public_message": "Run ID not found.", "public_details": None}
+            context.abort(grpc.StatusCode.NOT_FOUND, json.dumps(unknown))
+        return control_pb2.ListRunsResponse(run_dict={request.run_id: runs[request.run_id]})
+
+    def StopRun(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.stopped = request.run_id
+        return control_pb2.StopRunResponse(success=request.run_id == 6)
+
+    def StreamLogs(self, request: Any, context: grpc.ServicerContext) -> Any:
+        for time, line in ((1.0, "one\n"), (2.0, "two\n")):
+            if time > request.after_timestamp:
+                yield control_pb2.StreamLogsResponse(log_output=line, latest_timestamp=time)
+        if self.refusal:
+            context.abort(grpc.StatusCode.UNAVAILABLE, self.refusal)
 
 
 @pytest.fixture
@@ -77,3 +104,35 @@ def test_another_refusal_is_an_error_that_names_the_address_and_the_reason(
 def test_a_superlink_that_is_not_there_is_an_error_within_the_time_that_is_set() -> None:
     with ControlClient("127.0.0.1:1", None) as client, pytest.raises(ControlApiError, match="UNAVAILABLE"):
         client.list_nodes(5)
+
+
+def test_a_run_has_its_status_the_details_and_the_time_of_its_submission(
+    control: tuple[FakeControl, ControlClient],
+) -> None:
+    failed = KnownRun(7, "finished:failed", "no data", 1767225609.5)
+    assert control[1].find_run(7, 5) == failed
+    assert control[1].list_runs(5) == [KnownRun(6, "running", "", 1767225600.0), failed]
+
+
+def test_an_error_of_flower_is_its_message_rather_than_json(control: tuple[FakeControl, ControlClient]) -> None:
+    with pytest.raises(ControlApiError, match="NOT_FOUND: Run ID not found.;"):
+        control[1].find_run(8, 5)
+
+
+def test_a_run_is_stopped_or_the_error_says_that_it_was_not(control: tuple[FakeControl, ControlClient]) -> None:
+    servicer, client = control
+    client.stop_run(6, 5)
+    assert servicer.stopped == 6
+    with pytest.raises(ControlApiError, match="run 7 could not be stopped"):
+        client.stop_run(7, 5)
+
+
+def test_a_log_is_streamed_from_a_time_on_and_an_interruption_is_an_error(
+    control: tuple[FakeControl, ControlClient],
+) -> None:
+    servicer, client = control
+    assert list(client.stream_log(6, 0.0, 5)) == [("one\n", 1.0), ("two\n", 2.0)]
+    assert list(client.stream_log(6, 1.0, 5)) == [("two\n", 2.0)]
+    servicer.refusal = "going away"
+    with pytest.raises(ControlApiError, match="UNAVAILABLE: going away"):
+        list(client.stream_log(6, 0.0, 5))

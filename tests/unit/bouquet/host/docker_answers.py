@@ -31,5 +31,10 @@ def docker_info(root: Path | str = "/var/lib/docker", **changed: Any) -> DockerI
 
 
 def docker_script(root: Path | str = "/var/lib/docker", **changed: Any) -> str:
-    """Return the body of a `docker` command that knows `info`, and succeeds at anything else."""
-    return f"if [ \"$1\" = info ]; then echo '{json.dumps(answer(root, **changed))}'; fi"
+    """Return the body of a `docker` command that knows `info` and `compose config`, and succeeds at anything else."""
+    info = json.dumps(answer(root, **changed))
+    return f"""
+case "$*" in
+    info*) echo '{info}' ;;
+    *" config"*) echo '{{"name": "bouquet"}}' ;;
+esac"""

@@ -78,8 +78,8 @@ def test_a_hanging_nvidia_smi_is_one_failed_line(
 
 
 def test_a_compose_that_fails_is_one_failed_line_and_the_other_checks_run(install: Install, tmp_path: Path) -> None:
-    fails = 'case "$*" in *" ps"*) echo "yaml: line 3: mapping values are not allowed" >&2; exit 15;; esac'
-    install(docker=f"{docker_script(tmp_path)}\n{fails}")
+    fails = 'case "$*" in *" config"*) echo "yaml: line 3: mapping values are not allowed" >&2; exit 15;; esac'
+    install(docker=f"{fails}\n{docker_script(tmp_path)}")
     results = {result.name: result for result in run_checks(select_checks(settings(tmp_path)))}
     assert not results["containers"].ok
     assert "mapping values are not allowed" in results["containers"].message

@@ -1,16 +1,18 @@
 """The status table: the state of each member, from the fleet, the nodes and the SuperLink."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from bouquet.contract.node_status import NodeStatus
+from bouquet.errors import FleetError
 from bouquet.flower.control_client import KnownNode
 from bouquet.host import status
 from bouquet.host.connection import write_connection
-from bouquet.host.fleet.base import Member
-from bouquet.host.status import COLUMNS, FleetStatus, status_table
+from bouquet.host.endpoint import Endpoint
+from bouquet.host.fleet.base import Fleet, Member
+from bouquet.host.status import COLUMNS, FleetStatus, read_status, status_table
 
 MIB = 1024**2
 NOW = 1000.0
@@ -85,15 +87,65 @@ def test_the_last_line_is_the_superlinks_count_or_why_it_is_missing() -> None:
     assert status_table(unreachable, NOW).splitlines()[-1] == "the SuperLink is unreachable: no answer within 15 s"
 
 
-def test_without_a_connection_the_reason_is_returned(tmp_path: Path) -> None:
-    nodes, error = status.list_known_nodes(tmp_path)
-    assert nodes == []
-    assert error == f"{tmp_path}/config.toml: no connection `local-deployment`; write it: make connection"
+def test_a_connection_of_flwr_that_is_not_this_fleets_is_named_after_what_the_superlink_says() -> None:
+    problem = "config.toml: the connection is without TLS; write it again: make connection"
+    lines = status_table(fleet_status(connection_problem=problem), NOW).splitlines()
+    assert lines[-2:] == ["the SuperLink counts 1 SuperNodes as online", f"flwr does not reach this fleet: {problem}"]
 
 
-def test_an_unreachable_superlink_is_named_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class FakeFleet:
+    """A fleet of one SuperLink, with TLS."""
+
+    certificate: bytes | None = b"CA"
+
+    def members(self) -> list[Member]:
+        return [SUPERLINK]
+
+    def memory(self) -> dict[str, int]:
+        return {}
+
+    def node_statuses(self) -> list[NodeStatus]:
+        return [STATUS]
+
+    def root_certificate(self) -> bytes | None:
+        if self.certificate is None:
+            raise FleetError("no certificates", "start it")
+        return self.certificate
+
+
+def read(fleet: FakeFleet, flower_home: Path) -> FleetStatus:
+    return read_status(cast(Fleet, fleet), 9093, flower_home)
+
+
+def test_the_superlink_is_asked_by_the_fleets_own_endpoint_whatever_the_users_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def answer(endpoint: Endpoint) -> tuple[list[KnownNode], str]:
+        asked.append(endpoint)
+        return known(online=[1]), ""
+
+    monkeypatch.setattr(status, "list_known_nodes", answer)
+    write_connection("127.0.0.1:1", tmp_path)
+    found = read(FakeFleet(), tmp_path)
+    assert asked == [Endpoint("127.0.0.1:9093", b"CA")]
+    assert [node.node_id for node in found.known_nodes] == [1]
+    assert "its address is 127.0.0.1:1, this fleet has 127.0.0.1:9093" in found.connection_problem
+    write_connection("127.0.0.1:9093", tmp_path, b"CA")
+    assert read(FakeFleet(), tmp_path).connection_problem == ""
+
+
+def test_without_certificates_the_reason_is_shown_with_the_members(tmp_path: Path) -> None:
+    fleet = FakeFleet()
+    fleet.certificate = None
+    found = read(fleet, tmp_path)
+    assert found.superlink_error == "no certificates; start it"
+    assert found.node_statuses == [STATUS]
+
+
+def test_an_unreachable_superlink_is_named_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "SUPERLINK_TIMEOUT", 5.0)
-    write_connection("127.0.0.1:9", tmp_path)
-    nodes, error = status.list_known_nodes(tmp_path)
+    nodes, error = status.list_known_nodes(Endpoint("127.0.0.1:9", None))
     assert nodes == []
     assert error.startswith("127.0.0.1:9: ")

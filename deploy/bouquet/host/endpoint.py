@@ -1,0 +1,28 @@
+"""Where a fleet's SuperLink is, as the fleet itself knows it: the file of connections may name another by now."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from bouquet.host.fleet.base import Fleet
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The Control API of one fleet.
+
+    Attributes:
+        address: `host:port`.
+        root_certificate: The CA certificate of the fleet, in PEM; None for a fleet without TLS.
+    """
+
+    address: str
+    root_certificate: bytes | None
+
+    @classmethod
+    def of(cls, fleet: Fleet, control_port: int) -> Self:
+        """Return the endpoint of a running fleet.
+
+        Raises:
+            FleetError: The fleet has no certificates yet, or its SuperLink is not running.
+        """
+        return cls(f"127.0.0.1:{control_port}", fleet.root_certificate())
