@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 10.0
 ZYGOTE = """
 import os, signal, subprocess, sys, time, types
 
-def work(executor, action):
+def work(executor, preload, action):
     os.setpgid(0, 0)
     executor.send({"pid": os.getpid()})
     if action == "wait":
