@@ -400,7 +400,7 @@ class Executor:
         if self._zygote:
             _send(self._zygote.channel, {"worker": worker.number, "signal": int(number)})
 
-    def _reap(self, worker: _Worker, cause: str) -> None:
+    def _reap(self, worker: _Worker, cause: str, crashed: bool = False) -> None:
         """Settle the task of a worker whose process has ended, and forget the worker."""
         with self._lock:
             worker.state.exited(time.monotonic())
@@ -411,6 +411,9 @@ class Executor:
             task, end_reason = worker.state.task, worker.state.end_reason
         if task:
             self._settle(worker.run_id, task, end_reason or cause)
+        elif crashed:  # its exit handlers may not have run
+            name = APP_NAMES[self._settings.app]
+            LOGGER.warning("[RUN %s] The %s process %s after its last task", worker.run_id, name, cause)
         with self._lock:
             del self._workers[worker.number]
             self._changed.notify_all()
@@ -457,7 +460,9 @@ class Executor:
             with self._lock:
                 worker = self._workers.get(message["exited"])
             if worker:
-                self._reap(worker, message.get("error") or describe_exit(message["status"], message["oom"]))
+                status = message.get("status", 0)
+                crashed = os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL
+                self._reap(worker, message.get("error") or describe_exit(status, message["oom"]), crashed)
 
     def _replace_zygote(self, zygote: _Zygote) -> None:
         """Settle the tasks of all workers, which died with their zygote, and start another zygote after a pause."""

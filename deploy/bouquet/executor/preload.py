@@ -46,10 +46,10 @@ class Read:
 
 
 class _RecordingEnviron(os._Environ[str]):
-    """`os.environ` that records the variables that libraries look up one by one, but not copies of all variables."""
+    """`os.environ` that records which variables libraries look up, but not copies of all variables."""
 
     reads: dict[str, Read]
-    iterating = 0
+    _upcoming: tuple[str, ...] = ()  # the keys that a copy looks up next, in this order
 
     def __getitem__(self, key: str) -> str:
         try:
@@ -61,14 +61,16 @@ class _RecordingEnviron(os._Environ[str]):
         return value
 
     def __iter__(self) -> Iterator[str]:
-        self.iterating += 1
-        try:
-            yield from super().__iter__()
-        finally:
-            self.iterating -= 1
+        keys = tuple(super().__iter__())
+        self._upcoming = keys
+        yield from keys
 
     def _record(self, key: str, value: str | None) -> None:
-        if self.iterating or key in self.reads:
+        if self._upcoming and self._upcoming[0] == key:
+            self._upcoming = self._upcoming[1:]
+            return
+        self._upcoming = ()
+        if key in self.reads:
             return
         frame = sys._getframe(2)
         while frame.f_back and frame.f_globals.get("__name__") in _FORWARDING:

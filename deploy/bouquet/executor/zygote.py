@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 from bouquet.executor.channel import Channel
 from bouquet.executor.linux import die_with_parent, name_process, oom_kills
 from bouquet.executor.preload import Preload
-from bouquet.executor.process_end import exit_like_python, leave_files_of_zygote
+from bouquet.executor.process_end import exit_like_python, flush_files_at_exit, leave_files_of_zygote
 from bouquet.executor.worker_state import KILL_GRACE_SECONDS
 from bouquet.runtime.termination import EXIT_CODE, Terminated
 
@@ -141,6 +141,7 @@ class Zygote:
             self._wakeup.close()
             self._wakeup_write.close()
             leave_files_of_zygote()
+            flush_files_at_exit()
             from bouquet.executor.worker import work  # noqa: PLC0415
 
             code = work(Channel.from_descriptor(descriptor), self._preloaded, **work_arguments)

@@ -446,7 +446,8 @@ def test_a_zygote_restarted_by_the_executor_may_take_its_time_to_end() -> None:
         fake.start_ready().die(-signal.SIGKILL)
         second = fake.next_zygote()
         second.become_ready()
-        thread = next(one for one in threading.enumerate() if one.name == "executor_supervise")
+        assert [fake.ready.get(timeout=PATIENCE_SECONDS) for _ in range(2)] == [False, True]
+        thread = [one for one in threading.enumerate() if one.name == "executor_supervise"][-1]
         alive: Queue[bool] = Queue()
 
         def wait(timeout: float | None = None) -> int:
