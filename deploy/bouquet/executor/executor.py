@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
 from bouquet.executor.channel import Channel
-from bouquet.executor.linux import describe_exit, describe_returncode
+from bouquet.executor.linux import LACKS_AVX, describe_exit, describe_returncode
 from bouquet.executor.worker_state import (
     EXIT_SECONDS,
     HEARTBEAT_SECONDS,
@@ -55,7 +55,6 @@ FAIL_SECONDS = 1.0
 EXIT_CODE_OF_FAILURE = 70
 """Exit code of this process if the executor fails and `start` was given no `on_failure`: EX_SOFTWARE of sysexits.h."""
 
-LACKS_AVX = "this CPU probably lacks AVX, which TensorFlow needs; use a machine with AVX"
 STILL_THERE = f"[RUN %s] The %s process is killed: its exit handlers and threads took longer than {EXIT_SECONDS:g} s"
 APP_NAMES = {"clientapp": "ClientApp", "serverapp": "ServerApp"}
 

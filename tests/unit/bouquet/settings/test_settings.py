@@ -6,6 +6,7 @@ import pytest
 
 from bouquet.errors import SettingError
 from bouquet.node.cores import share_of_cores
+from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.gpu_settings import GpuSettings
 from bouquet.settings.host import HostSettings
 from bouquet.settings.node import SuperNodeSettings
@@ -168,3 +169,16 @@ def test_an_impossible_share_of_gpu_memory_is_refused() -> None:
 def test_a_nodes_own_gpu_is_a_device_without_a_size() -> None:
     with pytest.raises(SettingError, match="GPU=1:4GiB: a device only; set its memory by GPU_MEMORY"):
         GpuSettings.read({"GPU": "1:4GiB"})
+
+
+def test_the_bounds_of_a_clientapps_process_are_not_set_by_default() -> None:
+    settings = ExecutorSettings.read("clientapp", {"EXECUTOR_GROWTH": ""})
+    assert (settings.messages, settings.growth_mib) == (None, None)
+    settings = ExecutorSettings.read("clientapp", {"EXECUTOR_MESSAGES": "1", "EXECUTOR_GROWTH": "0"})
+    assert (settings.messages, settings.growth_mib) == (1, 0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("EXECUTOR_MESSAGES", "-1"), ("EXECUTOR_GROWTH", "512m")])
+def test_an_impossible_bound_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"{name}={value}: .*give a whole number from 0 to 1000000"):
+        ExecutorSettings.read("clientapp", {name: value})
