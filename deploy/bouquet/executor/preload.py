@@ -28,6 +28,13 @@ NATIVE_READS = {
     "KMP_AFFINITY": ("torch",),
 }
 """Variables that native code reads while a library is imported. Python code that reads variables is recorded."""
+DEFAULTS = {
+    "KERAS_BACKEND": ("tensorflow",),
+    "MPLBACKEND": ("agg", "Agg"),
+    "TF_ENABLE_ONEDNN_OPTS": ("1",),
+    "TF_USE_LEGACY_KERAS": ("0",),
+}
+"""What a library assumes where a variable is not set: to set it to this changes nothing."""
 _FORWARDING = {"os", "collections.abc", "_collections_abc", __name__}
 """Modules that read a variable for their caller, as `os.getenv` does."""
 
@@ -43,6 +50,10 @@ class Read:
 
     library: str
     value: str | None
+
+    def in_effect(self, variable: str) -> tuple[str | None, ...]:
+        """Return the values of the variable that change nothing."""
+        return (None, *DEFAULTS.get(variable, ())) if self.value is None else (self.value,)
 
 
 class _RecordingEnviron(os._Environ[str]):
@@ -152,7 +163,7 @@ class Preload:
         return {
             variable: read
             for variable, read in sorted(self._reads.items())
-            if os.environ.get(variable) not in (before.get(variable), read.value)
+            if os.environ.get(variable) not in (before.get(variable), *read.in_effect(variable))
         }
 
     @contextmanager

@@ -138,6 +138,19 @@ def test_a_variable_that_the_app_sets_to_what_was_read_is_not_reported(
     assert preload.set_too_late({"BACKEND_": "torch"}) == {}, "it was set so before the app was loaded"
 
 
+def test_a_variable_that_the_app_sets_to_the_default_of_the_library_is_not_reported(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    (library / "keras_.py").write_text('import os\nos.environ.get("KERAS_BACKEND")\n')
+    preload = Preload()
+    preload.load(["keras_"])
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    assert preload.set_too_late({}) == {}
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert preload.set_too_late({}) == {"KERAS_BACKEND": Read("keras_", None)}
+
+
 def test_a_copy_of_all_variables_reads_none_of_them(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COPIED_", "1")
     code = "import os\nos.environ.copy(); dict(os.environ); {**os.environ}; list(os.environ.items())\n"
