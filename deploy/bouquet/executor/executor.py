@@ -26,8 +26,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
 from bouquet.executor.channel import Channel
-from bouquet.executor.linux import describe_exit, describe_returncode
+from bouquet.executor.linux import LACKS_AVX, describe_exit, describe_returncode
 from bouquet.executor.worker_state import (
+    EXIT_SECONDS,
     HEARTBEAT_SECONDS,
     KILL_GRACE_SECONDS,
     Deadline,
@@ -49,9 +50,12 @@ ZYGOTE_MAX_FAILED_STARTS = 5
 """How many zygotes in a row may end before they are ready; the executor gives up at the next one."""
 ZYGOTE_EXIT_SECONDS = KILL_GRACE_SECONDS + 0.5
 """How long `stop` waits for the zygote, which gives its workers the grace time."""
+FAIL_SECONDS = 1.0
+"""How long `stop` waits until the server knows that tasks have failed."""
 EXIT_CODE_OF_FAILURE = 70
 """Exit code of this process if the executor fails and `start` was given no `on_failure`: EX_SOFTWARE of sysexits.h."""
 
+STILL_THERE = f"[RUN %s] The %s process is killed: its exit handlers and threads took longer than {EXIT_SECONDS:g} s"
 APP_NAMES = {"clientapp": "ClientApp", "serverapp": "ServerApp"}
 
 
@@ -162,6 +166,7 @@ class Executor:
         self._on_failure: Callable[[str], None] = lambda reason: os._exit(EXIT_CODE_OF_FAILURE)
         self._on_ready: Callable[[bool], None] = lambda ready: None
         self._stopping = threading.Event()
+        self._stopped = threading.Event()
         self._wake_read, self._wake_write = os.pipe()  # wakes the supervise thread
         os.set_blocking(self._wake_write, False)
 
@@ -169,6 +174,7 @@ class Executor:
         self._changed = threading.Condition(self._lock)  # there may be room for a task
         self._workers: dict[int, _Worker] = {}  # by number
         self._next_number = 0
+        self._forked_run: int | None = None  # the run of the newest worker
         self._zygote: _Zygote | None = None
 
     # Start and stop
@@ -189,7 +195,7 @@ class Executor:
             threading.Thread(target=self._guard, args=(loop,), name=f"executor{loop.__name__}", daemon=True).start()
 
     def stop(self, reason: str | None = None) -> None:
-        """End all processes: takes a second or two at most. Their tasks fail with `reason`, if one is given."""
+        """End all processes: takes 7 s at most. Their tasks fail with `reason`, if one is given."""
         with self._lock:
             self._stopping.set()
             self._changed.notify_all()
@@ -200,13 +206,14 @@ class Executor:
         if reason is not None and tasks:
             thread = threading.Thread(target=self._fail_all, args=(tasks, reason), daemon=True)
             thread.start()
-            thread.join(KILL_GRACE_SECONDS)
+            thread.join(FAIL_SECONDS)
         if zygote:
             zygote.channel.end_sending()  # the zygote ends its workers, then itself
             try:
                 zygote.process.wait(timeout=ZYGOTE_EXIT_SECONDS)
             except subprocess.TimeoutExpired:
                 zygote.process.kill()  # the kernel kills its workers with it
+        self._stopped.set()
 
     def end_run(self, run_id: int) -> None:
         """End the processes of a run that has ended."""
@@ -289,7 +296,10 @@ class Executor:
             "run_id": run_id,
             "parent": zygote.process.pid,
             "api": asdict(self._api),
+            "report": run_id != self._forked_run,
+            "bounds": {"messages": self._settings.messages, "growth_mib": self._settings.growth_mib},
         }
+        self._forked_run = run_id
         _send(zygote.channel, {"worker": worker.number, "work": work}, theirs.fileno())
         theirs.close()
         return worker
@@ -304,6 +314,8 @@ class Executor:
             if zygote:  # after its workers: it may report that one of them has exited
                 self._receive_from_zygote(zygote)
             self._enforce_deadlines()
+        # The kernel kills a zygote that this thread has started when this thread ends.
+        self._stopped.wait(FAIL_SECONDS + ZYGOTE_EXIT_SECONDS)
 
     def _wait_for_messages(self) -> tuple[list[_Worker], _Zygote | None]:
         """Wait for a message, a deadline or `_wake`; return the workers and the zygote that sent something."""
@@ -356,6 +368,8 @@ class Executor:
                 state = worker.state
                 match state.due(now):
                     case Deadline.KILL:
+                        if not state.task:
+                            LOGGER.warning(STILL_THERE, worker.run_id, APP_NAMES[self._settings.app])
                         state.killed(now)
                         self._signal(worker, signal.SIGKILL)
                     case Deadline.TASK_LIMIT:
@@ -364,8 +378,6 @@ class Executor:
                     case Deadline.HEARTBEAT if state.task:
                         state.heartbeat(now)
                         heartbeats.append((worker, state.task.token))
-                    case Deadline.EXIT_LIMIT:
-                        self._end(worker, "did not end by itself")
                     case Deadline.IDLE_LIMIT:
                         self._end(worker, "had nothing to do")
         for worker, token in heartbeats:
@@ -387,7 +399,7 @@ class Executor:
         if self._zygote:
             _send(self._zygote.channel, {"worker": worker.number, "signal": int(number)})
 
-    def _reap(self, worker: _Worker, cause: str) -> None:
+    def _reap(self, worker: _Worker, cause: str, crashed: bool = False) -> None:
         """Settle the task of a worker whose process has ended, and forget the worker."""
         with self._lock:
             worker.state.exited(time.monotonic())
@@ -398,6 +410,9 @@ class Executor:
             task, end_reason = worker.state.task, worker.state.end_reason
         if task:
             self._settle(worker.run_id, task, end_reason or cause)
+        elif crashed:  # its exit handlers may not have run
+            name = APP_NAMES[self._settings.app]
+            LOGGER.warning("[RUN %s] The %s process %s after its last task", worker.run_id, name, cause)
         with self._lock:
             del self._workers[worker.number]
             self._changed.notify_all()
@@ -444,7 +459,9 @@ class Executor:
             with self._lock:
                 worker = self._workers.get(message["exited"])
             if worker:
-                self._reap(worker, message.get("error") or describe_exit(message["status"], message["oom"]))
+                status = message.get("status", 0)
+                crashed = os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL
+                self._reap(worker, message.get("error") or describe_exit(status, message["oom"]), crashed)
 
     def _replace_zygote(self, zygote: _Zygote) -> None:
         """Settle the tasks of all workers, which died with their zygote, and start another zygote after a pause."""
@@ -461,6 +478,8 @@ class Executor:
         else:
             self._failed_starts += 1
         LOGGER.warning("The executor's zygote %s", describe_returncode(returncode))
+        if returncode == -signal.SIGILL and not was_ready:
+            raise RuntimeError(f"the import of {', '.join(self._settings.preload)} died with SIGILL: {LACKS_AVX}")
         for worker in workers:
             self._reap(worker, "died with the executor's zygote")
         if self._failed_starts > ZYGOTE_MAX_FAILED_STARTS:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _CGROUP = Path("/sys/fs/cgroup")
+LACKS_AVX = "this CPU probably lacks AVX, which TensorFlow needs"
 _OOM_SCORE = 800  # from -1000 to 1000: when memory runs out, the kernel kills workers before Flower
 
 
@@ -60,6 +61,8 @@ def describe_exit(status: int, oom: bool) -> str:
         text += ": out of memory, the container's memory limit was hit"
     elif number == signal.SIGKILL:
         text += ": out of memory?"
+    elif number == signal.SIGILL:
+        text += f": {LACKS_AVX}"
     return text
 
 

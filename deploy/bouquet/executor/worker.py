@@ -3,46 +3,95 @@
 import base64
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bouquet.executor.channel import Channel
 from bouquet.executor.linux import die_with_parent, name_process, volunteer_for_oom_kill
-from bouquet.flower.client_app_process import ClientAppProcess
+from bouquet.executor.memory_growth import MemoryGrowth
+from bouquet.executor.preload import Preload
+from bouquet.flower.client_app_process import ClientAppProcess, Served
 from bouquet.flower.server_app_process import run_serverapp
 from bouquet.flower.task_queue import RuntimeApi
+from bouquet.runtime.log import LOGGER
+from bouquet.runtime.termination import Terminated, exit_on_sigterm
+
+Loading = Callable[[Path], AbstractContextManager[None]]
+"""Surrounds the import of an app in a folder."""
 
 
-def work(executor: Channel, app: str, run_id: int, parent: int, api: dict[str, Any]) -> int:
+@dataclass(frozen=True)
+class Bounds:
+    """How long a ClientApp worker is used.
+
+    Attributes:
+        messages: How many messages it serves; None for no limit.
+        growth_mib: By how many MiB it may grow: see `MemoryGrowth`.
+    """
+
+    messages: int | None = None
+    growth_mib: int | None = None
+
+
+def work(
+    executor: Channel,
+    preload: Preload,
+    *,
+    app: str,
+    run_id: int,
+    parent: int,
+    api: dict[str, Any],
+    report: bool,
+    bounds: dict[str, int | None],
+) -> int:
     """Work on the executor's tasks until it closes the channel.
 
     Args:
         executor: The channel to the executor.
+        preload: What the zygote has imported.
         app: `clientapp` or `serverapp`.
         run_id: The run whose app this process serves.
         parent: The zygote's process id.
         api: The fields of a `RuntimeApi`.
+        report: Whether to log what preloading changes for the app; otherwise another worker of the run has.
+        bounds: The fields of `Bounds`.
 
     Returns:
         The exit code of the process.
+
+    Raises:
+        Terminated: The process got SIGTERM.
     """
     os.setpgid(0, 0)  # a process group: what the app starts can be killed with it
     die_with_parent(parent)
     volunteer_for_oom_kill()
     name_process(f"{app}-{run_id}")
+    exit_on_sigterm()
     _reseed_numpy()
-    serve = _serve_serverapp if app == "serverapp" else _serve_clientapp
-    return serve(executor, RuntimeApi(**api))
+    loading = partial(preload.loading, report=report)
+    if app == "serverapp":
+        return _serve_serverapp(executor, RuntimeApi(**api), loading)
+    return _serve_clientapp(executor, RuntimeApi(**api), loading, Bounds(**bounds), run_id)
 
 
-def _serve_clientapp(executor: Channel, api: RuntimeApi) -> int:
+def _serve_clientapp(executor: Channel, api: RuntimeApi, loading: Loading, bounds: Bounds, run_id: int) -> int:
     process = ClientAppProcess(
         api,
         on_pulled=lambda message: executor.send({"pulled": base64.b64encode(message).decode()}),
         on_replied=lambda: executor.send({"replied": True}),
+        loading=loading,
     )
+    memory = MemoryGrowth(bounds.growth_mib)
+    messages = 0
     try:
         while (request := executor.receive()[0]) is not None:
-            usable = process.serve(request["token"])
+            served = process.serve(request["token"])
+            messages += 1
+            usable = served.usable and messages != bounds.messages and not _has_grown(memory, served, messages, run_id)
             sys.stdout.flush()
             executor.send({"done": usable})
             if not usable:
@@ -52,7 +101,20 @@ def _serve_clientapp(executor: Channel, api: RuntimeApi) -> int:
     return 0
 
 
-def _serve_serverapp(executor: Channel, api: RuntimeApi) -> int:
+def _has_grown(memory: MemoryGrowth, served: Served, messages: int, run_id: int) -> bool:
+    """Return whether this process has grown too much, and log that."""
+    growth = memory.after_message(served.kind)
+    if growth is None:
+        return False
+    LOGGER.warning(
+        "[RUN %s] %s: the ClientApp process has grown from %s to %s MiB in %s messages, by more than "
+        "EXECUTOR_GROWTH=%s (MiB). The next message gets a new process",
+        *(run_id, served.node, growth.start_mib, growth.now_mib, messages, memory.limit_mib),
+    )
+    return True
+
+
+def _serve_serverapp(executor: Channel, api: RuntimeApi, loading: Loading) -> int:
     request, _ = executor.receive()
     if request is None:
         return 0
@@ -61,7 +123,9 @@ def _serve_serverapp(executor: Channel, api: RuntimeApi) -> int:
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
     try:
-        run_serverapp(api, request["token"])
+        run_serverapp(api, request["token"], loading)
+    except Terminated:
+        raise
     except SystemExit as exit_:
         executor.send({"done": False})
         return int(exit_.code or 0)

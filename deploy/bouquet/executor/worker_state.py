@@ -5,7 +5,7 @@
               v                      |
     (fork) IDLE --- assign ---> WORKING --- done(not usable) ---> RETIRED
               |                      |                               |
-              | end                  | end, time_out                 | end
+              | end                  | end, time_out                 | end, killed
               | channel_closed       | channel_closed                | channel_closed
               +----------------------+---------------+---------------+
                                                      v
@@ -24,8 +24,11 @@ from enum import Enum
 HEARTBEAT_SECONDS = 5.0
 """Interval between two heartbeats of a task. Flower gives a task up after 60 s without any."""
 
-KILL_GRACE_SECONDS = 1.0
-"""Time for a worker to end by itself: between SIGTERM, or the end of its channel, and SIGKILL."""
+EXIT_SECONDS = 5.0
+"""Time for the exit handlers and threads of a worker. Flower gives those of a stock process the same time."""
+
+KILL_GRACE_SECONDS = EXIT_SECONDS + 0.5
+"""Time for a worker to end by itself: between SIGTERM, the end of its channel, or its last task, and SIGKILL."""
 
 
 class Phase(Enum):
@@ -52,8 +55,6 @@ class Deadline(Enum):
     """The server must be told that its task is being worked on."""
     IDLE_LIMIT = "idle limit"
     """It has waited long enough for a task: end it."""
-    EXIT_LIMIT = "exit limit"
-    """It should have exited by itself: end it."""
     KILL = "kill"
     """The grace time is over: kill it."""
 
@@ -176,7 +177,7 @@ class WorkerState:
 
     def killed(self, now: float) -> None:
         """The grace time is over; it is killed, and once more after another grace time."""
-        self._require("killed", Phase.ENDING)
+        self._require("killed", Phase.RETIRED, Phase.ENDING)
         self._start_ending(self.end_reason or "did not end after its channel was closed", now)
 
     def exited(self, now: float) -> None:
@@ -198,7 +199,7 @@ class WorkerState:
                     return heartbeat
                 return {Deadline.TASK_LIMIT: self.since + limits.task_seconds, **heartbeat}
             case Phase.RETIRED:
-                return {Deadline.EXIT_LIMIT: self.since + limits.kill_grace_seconds}
+                return {Deadline.KILL: self.since + limits.kill_grace_seconds}
             case Phase.ENDING:
                 return {Deadline.KILL: self._kill_at}
             case Phase.EXITED:

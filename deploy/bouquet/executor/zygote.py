@@ -18,7 +18,6 @@ Messages to the executor:
 
 import argparse
 import gc
-import importlib
 import os
 import selectors
 import signal
@@ -28,11 +27,14 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from bouquet.executor.channel import Channel
 from bouquet.executor.linux import die_with_parent, name_process, oom_kills
+from bouquet.executor.preload import Preload
+from bouquet.executor.process_end import exit_like_python, flush_files_at_exit, leave_files_of_zygote
 from bouquet.executor.worker_state import KILL_GRACE_SECONDS
+from bouquet.runtime.termination import EXIT_CODE, Terminated
 
 REAP_POLL_SECONDS = 0.02
 """Poll interval for the end of the workers when the zygote ends."""
@@ -49,22 +51,19 @@ def main() -> None:
     name_process("bouquet-zygote")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and that ends this process
     executor = Channel.from_descriptor(options.channel)
-    preload(options.preload)
-    Zygote(executor).run()
+    Zygote(executor, preload(options.preload)).run()
 
 
-def preload(modules: list[str]) -> None:
-    """Import the workers' own code and the given modules; report those that cannot be imported."""
+def preload(modules: list[str]) -> Preload:
+    """Import the workers' own code and the given modules."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # has no effect once TensorFlow is imported
     from bouquet.executor import worker  # noqa: F401, PLC0415  imports Flower, so only after die_with_parent()
 
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # an app may not need it
-            print(f"bouquet: could not preload {module}: {error}", file=sys.stderr, flush=True)
+    preloaded = Preload()
+    preloaded.load(modules)
     gc.collect()
     gc.freeze()  # a collection in a child would write to every page, and so copy it
+    return preloaded
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,9 @@ class _Child:
 class Zygote:
     """Forks workers, reaps them, and reports how they ended."""
 
-    def __init__(self, executor: Channel) -> None:
+    def __init__(self, executor: Channel, preloaded: Preload) -> None:
         self._executor = executor
+        self._preloaded = preloaded
         self._children: dict[int, _Child] = {}  # by process id
         self._wakeup, self._wakeup_write = socket.socketpair()
         for end in (self._wakeup, self._wakeup_write):
@@ -130,8 +130,8 @@ class Zygote:
         else:
             self._become_worker(request["work"], descriptor)
 
-    def _become_worker(self, work_arguments: dict[str, Any], descriptor: int) -> None:
-        """In the forked process: work, then exit. Never returns."""
+    def _become_worker(self, work_arguments: dict[str, Any], descriptor: int) -> NoReturn:
+        """In the forked process: work, then exit. Raises `SystemExit`, so nothing goes on in the zygote's loop."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -140,16 +140,16 @@ class Zygote:
             self._executor.close()
             self._wakeup.close()
             self._wakeup_write.close()
+            leave_files_of_zygote()
+            flush_files_at_exit()
             from bouquet.executor.worker import work  # noqa: PLC0415
 
-            code = work(Channel.from_descriptor(descriptor), **work_arguments)
-        except BaseException:  # SystemExit too: nothing may return into the zygote's loop
+            code = work(Channel.from_descriptor(descriptor), self._preloaded, **work_arguments)
+        except Terminated:
+            code = EXIT_CODE
+        except BaseException:  # SystemExit too: an app's is none of the worker
             traceback.print_exc()
-        finally:
-            with suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+        exit_like_python(code)
 
     def _reap(self) -> None:
         while True:

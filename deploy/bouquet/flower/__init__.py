@@ -38,6 +38,7 @@ auth_log              which SuperNodes were refused, and why
 
 task_queue            the executor's side of the Runtime API
 client_app_process    serves the messages of one run in a process
+message_history       recognises an app that may run only once per process
 server_app_process    runs one ServerApp in a process
 control_client        the client of the Control API: list and register nodes
 stock                 Flower's own SuperLink and SuperNode, unchanged (EXECUTOR=stock)

@@ -2,6 +2,8 @@
 
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from logging import ERROR
 from pathlib import Path
 
@@ -25,23 +27,49 @@ from flwr.supercore.superexec.dependency_installer import (
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from bouquet.flower.channels import with_quick_retries
+from bouquet.flower.message_history import MessageHistory
 from bouquet.flower.task_queue import RuntimeApi, TaskToken
+from bouquet.runtime.termination import Terminated
+
+
+@dataclass(frozen=True)
+class Served:
+    """A message that was served.
+
+    Attributes:
+        usable: Whether the process may serve more messages.
+        kind: The type of the message: train, evaluate or query.
+        node: The SuperNode: "SuperNode 123 (partition-id 4)".
+    """
+
+    usable: bool
+    kind: str
+    node: str
 
 
 class ClientAppProcess:
     """Serves the messages of one run, one after the other."""
 
-    def __init__(self, api: RuntimeApi, on_pulled: Callable[[bytes], None], on_replied: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        api: RuntimeApi,
+        on_pulled: Callable[[bytes], None],
+        on_replied: Callable[[], None],
+        loading: Callable[[Path], AbstractContextManager[None]],
+    ) -> None:
         """Open a channel to the SuperNode's Runtime API.
 
         Args:
             api: Where it listens.
             on_pulled: Called with each message, serialized without its content, before the app gets it.
             on_replied: Called after each reply was handed over.
+            loading: Surrounds the import of the app in a folder.
         """
         self._api = api
         self._on_pulled = on_pulled
         self._on_replied = on_replied
+        self._loading = loading
+        self._history = MessageHistory()
         self._token = TaskToken("")
         self._channel = api.channel("flwr-clientapp", self._token)
         self._stub = RuntimeStub(self._channel)
@@ -49,11 +77,14 @@ class ClientAppProcess:
         self._apps: dict[str, ClientApp] = {}
         self._environment: Path | None = None
 
-    def serve(self, token: str) -> bool:
-        """Work on a task: one message. Return whether the process may serve more messages.
+    def serve(self, token: str) -> Served:
+        """Work on a task: one message.
 
         Args:
             token: The token of the task.
+
+        Raises:
+            Terminated: The process is told to end. The executor answers.
         """
         self._token.token = token
         message: Message | None = None
@@ -64,12 +95,16 @@ class ClientAppProcess:
             self._on_pulled(message_to_proto(remove_content_from_message(message)).SerializeToString())
             reply = self._load(run, fab, token)(message=message, context=context)
             push_message(self._stub, reply, context)
+            self._history.succeeded(message.metadata.message_type)
+        except Terminated:
+            raise
         except (Exception, SystemExit) as error:
             if message is None or context is None:
                 raise  # there is nothing to reply to here: the executor fails the task once this process has ended
-            failure = _reason(error, context)
+            hint = self._history.failed(message.metadata.message_type, error)
+            failure = _reason(error, context) + (f"\n{hint}" if hint else "")
             usable = isinstance(error, Exception) and not isinstance(error, LoadClientAppError | ImportError)
-            log(ERROR, "ClientApp raised an exception", exc_info=error)
+            log(ERROR, "ClientApp raised an exception%s", f". {hint}" if hint else "", exc_info=error)
             code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
             if isinstance(error, LoadClientAppError):
                 code = ErrorCode.LOAD_CLIENT_APP_EXCEPTION
@@ -77,7 +112,7 @@ class ClientAppProcess:
         self._on_replied()
         status = SubStatus.FAILED if failure else SubStatus.COMPLETED
         push_task_output(stub=self._stub, context=context, sub_status=status, details=failure)
-        return usable
+        return Served(usable, message.metadata.message_type, _node(context))
 
     def close(self) -> None:
         """Close the channel, and remove what was installed for the run."""
@@ -94,17 +129,19 @@ class ClientAppProcess:
                     run_id=run.run_id,
                 )
             load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
-            self._apps[fab.hash_str] = load(run.fab_id, run.fab_version, fab.hash_str)
+            with self._loading(get_project_dir(run.fab_id, run.fab_version, fab.hash_str)):
+                self._apps[fab.hash_str] = load(run.fab_id, run.fab_version, fab.hash_str)
         return self._apps[fab.hash_str]
 
 
-def _reason(error: BaseException, context: Context | None) -> str:
+def _node(context: Context) -> str:
+    partition = context.node_config.get("partition-id")
+    return f"SuperNode {context.node_id}" + (f" (partition-id {partition})" if partition is not None else "")
+
+
+def _reason(error: BaseException, context: Context) -> str:
     """Return Flower's text for an exception, then the node that raised it and the whole traceback."""
-    where = ""
-    if context is not None:
-        partition = context.node_config.get("partition-id")
-        where = f" on SuperNode {context.node_id}" + (f" (partition-id {partition})" if partition is not None else "")
     what = f"{type(error)}:<'{error}'>"
     if isinstance(error, LoadClientAppError):
         what = "An exception was raised when attempting to load `ClientApp`"
-    return f"{what}{where}\n" + "".join(traceback.format_exception(error)).rstrip()
+    return f"{what} on {_node(context)}\n" + "".join(traceback.format_exception(error)).rstrip()

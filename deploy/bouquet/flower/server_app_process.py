@@ -1,17 +1,25 @@
 """Run one ServerApp in this process, as Flower's `flwr-serverapp` does, but without its sleeps."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
+from typing import Any, NoReturn
 
 import grpc
-from flwr.app import Message
+from flwr.app import Context, Message
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.common.logger import mirror_output_to_queue
 from flwr.proto import log_pb2, node_pb2
 from flwr.proto.runtime_pb2_grpc import RuntimeStub
+from flwr.server.run_serverapp import run as stock_run
+from flwr.serverapp import Grid
+from flwr.serverapp.server_app import LoadServerAppError
+from flwr.supercore.exit import flwr_exit as stock_flwr_exit
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
+from flwr.supercore.object_ref import load_app
 from flwr.supercore.retry import wrap_stub
 from flwr.superlink.grid import GrpcGrid
 from flwr.superlink.runtime import run_serverapp as stock_run_serverapp
@@ -21,6 +29,7 @@ from bouquet.flower.holding import HoldClientInterceptor, holding
 from bouquet.flower.messages import error_from_node
 from bouquet.flower.replacements import replace
 from bouquet.flower.task_queue import RuntimeApi, TaskToken
+from bouquet.runtime.termination import ignore_sigterm
 
 REPLY_HOLD_SECONDS = 5.0
 """How long our SuperLink may hold a pull while there is no reply."""
@@ -122,12 +131,19 @@ def flush_logs(log_queue: Queue[str | None], timeout: float = 3.0) -> bool:
         return log_queue.all_tasks_done.wait_for(lambda: not log_queue.unfinished_tasks, timeout)
 
 
-def run_serverapp(api: RuntimeApi, token: str) -> None:
+def flwr_exit(**arguments: Any) -> NoReturn:
+    """Hand over the result and exit. SIGTERM, which follows the run's end, would wait for Flower's lock for ever."""
+    ignore_sigterm()
+    stock_flwr_exit(**arguments)
+
+
+def run_serverapp(api: RuntimeApi, token: str, loading: Callable[[Path], AbstractContextManager[None]]) -> None:
     """Work on a task: one run, to its end.
 
     Args:
         api: The SuperLink's Runtime API.
         token: The token of the task.
+        loading: Surrounds the import of the app in a folder.
 
     Raises:
         SystemExit: The run has ended.
@@ -136,6 +152,14 @@ def run_serverapp(api: RuntimeApi, token: str) -> None:
     replace(runtime, "GrpcGrid", WaitingGrid)
     replace(runtime, "start_log_uploader", start_log_uploader)
     replace(runtime, "flush_logs", flush_logs)
+    replace(runtime, "flwr_exit", flwr_exit)
+
+    def run(*, grid: Grid, context: Context, server_app_dir: str, server_app_attr: str) -> Context:
+        with loading(Path(server_app_dir)):
+            load_app(server_app_attr, LoadServerAppError, server_app_dir)
+        return stock_run(grid=grid, context=context, server_app_dir=server_app_dir, server_app_attr=server_app_attr)
+
+    replace(runtime, "run_", run)
 
     log_queue: Queue[str | None] = Queue()
     mirror_output_to_queue(log_queue)

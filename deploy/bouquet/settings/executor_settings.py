@@ -21,6 +21,9 @@ class ExecutorSettings:
         workers: Largest number of processes at a time. A run keeps its process, so two runs can alternate on two.
         idle_seconds: How long a process waits for its run's next message before it ends.
         task_seconds: How long one task may take; None for no limit.
+        messages: How many messages a ClientApp process serves; None for no limit.
+        growth_mib: By how many MiB a ClientApp process may grow before it is replaced between two messages; 0 for no
+            limit. None: a quarter of the container's memory limit, or 512 without one.
     """
 
     app: App
@@ -29,6 +32,8 @@ class ExecutorSettings:
     workers: int = 2
     idle_seconds: float = 300.0
     task_seconds: float | None = None
+    messages: int | None = None
+    growth_mib: int | None = None
 
     @classmethod
     def read(cls, app: App, environment: Environment = os.environ) -> Self:
@@ -44,9 +49,17 @@ class ExecutorSettings:
             workers=executor_workers(environment),
             idle_seconds=whole_number(environment, "EXECUTOR_IDLE", 300, 1, 86400),
             task_seconds=whole_number(environment, "EXECUTOR_TIMEOUT", 0, 0, 86400) or None,
+            messages=whole_number(environment, "EXECUTOR_MESSAGES", 0, 0, 1_000_000) or None,
+            growth_mib=_growth_mib(environment),
         )
 
 
 def executor_workers(environment: Environment) -> int:
     """Return the largest number of processes of one executor; they share the node's GPU memory."""
     return whole_number(environment, "EXECUTOR_WORKERS", 2, 1, 64)
+
+
+def _growth_mib(environment: Environment) -> int | None:
+    if not text(environment, "EXECUTOR_GROWTH", ""):
+        return None
+    return whole_number(environment, "EXECUTOR_GROWTH", 512, 0, 1_000_000)

@@ -2,7 +2,9 @@
 
 import logging
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from queue import Empty, Queue
 from typing import Any
@@ -30,6 +32,17 @@ def assert_nothing(queue: "Queue[Any]", seconds: float = 0.05) -> None:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     assert poll_until(condition, PATIENCE_SECONDS, 0.005)
+
+
+@contextmanager
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Capture what the executor logs."""
+    with caplog.at_level(logging.INFO, "flwr"):
+        logging.getLogger("flwr").addHandler(caplog.handler)
+        try:
+            yield
+        finally:
+            logging.getLogger("flwr").removeHandler(caplog.handler)
 
 
 # -- Start
@@ -60,7 +73,11 @@ def test_a_message_goes_to_a_new_worker_and_the_next_one_of_its_run_to_the_same(
     with harness() as fake:
         zygote = fake.start_ready()
         worker, _ = fake.begin(zygote, run_id=7)
-        assert worker.work == {"app": "clientapp", "run_id": 7, "parent": zygote.pid, "api": asdict(fake.api)}
+        assert worker.work == {
+            **{"app": "clientapp", "run_id": 7, "parent": zygote.pid, "api": asdict(fake.api)},
+            "report": True,
+            "bounds": {"messages": None, "growth_mib": None},
+        }
         fake.complete(worker)
         for _ in range(3):
             token = fake.tasks.add(run_id=7)
@@ -149,18 +166,31 @@ def test_a_worker_that_is_not_usable_any_more_is_replaced() -> None:
         fake.complete(first, usable=False)
         second, _ = fake.begin(zygote)
         assert second.number != first.number
+        assert (first.work["report"], second.work["report"]) == (True, False), "once a run"
         first.exit()
         fake.complete(second)
         assert fake.tasks.outcomes.empty(), "the first worker had answered itself"
 
 
-def test_a_retired_worker_that_does_not_exit_is_ended_and_then_killed() -> None:
+def test_a_worker_whose_exit_handlers_hang_is_killed_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with harness() as fake, logged(caplog):
+        zygote = fake.start_ready()
+        worker, _ = fake.begin(zygote, run_id=3)
+        fake.complete(worker, usable=False)
+        assert zygote.next_signal() == (worker.number, signal.SIGKILL)
+    line = "[RUN 3] The ClientApp process is killed: its exit handlers and threads took longer than 5 s"
+    assert line in caplog.messages
+
+
+def test_while_a_worker_runs_its_exit_handlers_the_next_message_is_served() -> None:
     with harness() as fake:
         zygote = fake.start_ready()
-        worker, _ = fake.begin(zygote)
-        fake.complete(worker, usable=False)
-        assert worker.is_told_to_end()
-        assert zygote.next_signal() == (worker.number, signal.SIGKILL)
+        first, _ = fake.begin(zygote)
+        fake.complete(first, usable=False)
+        second, _ = fake.begin(zygote)
+        fake.complete(second)
+        first.exit()
+        assert fake.tasks.outcomes.empty()
 
 
 def test_a_death_before_the_message_was_pulled_fails_the_task() -> None:
@@ -227,8 +257,7 @@ def test_a_worker_that_could_not_be_forked_fails_its_task() -> None:
 
 
 def test_a_task_that_has_ended_meanwhile_disturbs_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    with harness() as fake, caplog.at_level(logging.INFO, "flwr"):
-        logging.getLogger("flwr").addHandler(caplog.handler)
+    with harness() as fake, logged(caplog):
         zygote = fake.start_ready()
         worker, token = fake.begin(zygote)
         fake.tasks.ended.add(token)
@@ -236,7 +265,6 @@ def test_a_task_that_has_ended_meanwhile_disturbs_nothing(caplog: pytest.LogCapt
         assert fake.next_outcome().token == token
         assert fake.next_run() is None
         fake.begin(zygote)
-        logging.getLogger("flwr").removeHandler(caplog.handler)
     assert "[RUN 1] The task had already ended: no such task" in caplog.messages
 
 
@@ -401,6 +429,37 @@ def test_the_executor_gives_up_when_no_zygote_becomes_ready() -> None:
         failure = fake.failures.get(timeout=PATIENCE_SECONDS)
         assert failure == "RuntimeError: the executor's zygote ended 6 times before it was ready"
         assert fake.ready.empty()
+
+
+def test_a_cpu_without_avx_is_named_at_the_first_start() -> None:
+    with harness(preload=("keras", "torch")) as fake:
+        fake.start().die(-signal.SIGILL)
+        failure = fake.failures.get(timeout=PATIENCE_SECONDS)
+        assert failure.startswith(
+            "RuntimeError: the import of keras, torch died with SIGILL: this CPU probably lacks AVX"
+        )
+
+
+def test_a_zygote_restarted_by_the_executor_may_take_its_time_to_end() -> None:
+    """The kernel kills a child whose parent thread ends, before it has run its workers' exit handlers."""
+    with harness() as fake:
+        fake.start_ready().die(-signal.SIGKILL)
+        second = fake.next_zygote()
+        second.become_ready()
+        assert [fake.ready.get(timeout=PATIENCE_SECONDS) for _ in range(2)] == [False, True]
+        thread = [one for one in threading.enumerate() if one.name == "executor_supervise"][-1]
+        alive: Queue[bool] = Queue()
+
+        def wait(timeout: float | None = None) -> int:
+            thread.join(0.1)
+            alive.put(thread.is_alive())
+            return 0
+
+        second.wait = wait  # type: ignore[method-assign]
+        fake.executor.stop()
+        assert alive.get(timeout=PATIENCE_SECONDS)
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
 
 
 def test_a_zygote_that_becomes_ready_ends_the_count_of_failed_starts() -> None:

@@ -20,6 +20,11 @@ def wait_status(code: str) -> int:
     [
         ("import os; os._exit(3)", False, "exited with code 3"),
         ("import os; os.kill(os.getpid(), 11)", False, "was killed by signal 11 (SIGSEGV)"),
+        (
+            "import os; os.kill(os.getpid(), 4)",
+            False,
+            "was killed by signal 4 (SIGILL): this CPU probably lacks AVX, which TensorFlow needs",
+        ),
         ("import os; os.kill(os.getpid(), 9)", False, "was killed by signal 9 (SIGKILL): out of memory?"),
         (
             "import os; os.kill(os.getpid(), 9)",

@@ -99,6 +99,7 @@ ALLOWED: dict[tuple[str, Callable[[], WorkerState]], Phase] = {
     ("channel_closed", retired): ENDING,
     ("channel_closed", ending): ENDING,
     ("channel_closed", ending_with_task): ENDING,
+    ("killed", retired): ENDING,
     ("killed", ending): ENDING,
     ("killed", ending_with_task): ENDING,
     ("exited", idle): EXITED,
@@ -197,7 +198,7 @@ def test_a_timeout_names_the_limit() -> None:
     [
         (idle, {Deadline.IDLE_LIMIT: START + 300}),
         (working, {Deadline.TASK_LIMIT: START + 60, Deadline.HEARTBEAT: START + 5}),
-        (retired, {Deadline.EXIT_LIMIT: START + 1}),
+        (retired, {Deadline.KILL: START + 1}),
         (ending, {Deadline.KILL: START + 1}),
         (ending_with_task, {Deadline.KILL: START + 1}),
         (exited, {}),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,45 @@ import pytest
 from bouquet.executor.channel import Channel
 
 PATIENCE_SECONDS = 10.0
+PROJECT = Path(__file__).parents[4]
+APPS = PROJECT / "tests" / "apps" / "process_ends"
+ENDS = {f"{kind}-worker" for kind in ("atexit", "thread", "pool-1", "pool-2", "text", "gzip", "log", "destroyed")}
+"""The files that `leave` leaves to the end of a process."""
 ZYGOTE = """
-import os, signal, subprocess, sys, time, types
+import atexit, multiprocessing, os, pathlib, signal, subprocess, sys, time, types
+sys.path[:0] = [APPS, LIBRARY]
+from bouquet.executor import process_end
+from bouquet.runtime.termination import exit_on_sigterm
+kept = []
+process_end.EXIT_SECONDS = 0.2
 
-def work(executor, action):
+def write_late(path):
+    time.sleep(0.2)
+    pathlib.Path(path).write_text("late")
+
+def work(executor, preload, action):
     os.setpgid(0, 0)
     executor.send({"pid": os.getpid()})
     if action == "wait":
         executor.receive()
         return 3
+    if action.startswith("leave "):
+        exit_on_sigterm()
+        from process_ends.endings import leave
+        leave(pathlib.Path(action[6:]), "worker")
+        executor.send({"left": True})
+        executor.receive()
+        return 3
+    if action.startswith("child "):
+        multiprocessing.get_context("fork").Process(target=write_late, args=(action[6:],)).start()
+        return 0
+    if action.startswith("open "):
+        kept.append(open(action[5:], "w"))
+        kept[0].write("buffered")
+        return 0
+    if action == "hang":
+        atexit.register(time.sleep, 60)
+        return 0
     if action == "raise":
         raise ValueError("asked to raise")
     if action == "ignore SIGTERM":
@@ -45,9 +76,10 @@ def receive(channel: Channel) -> dict[str, Any] | None:
 
 
 class RealZygote:
-    def __init__(self, *preload: str) -> None:
+    def __init__(self, *preload: str, library: Path = PROJECT) -> None:
         self.channel, theirs = Channel.pair()
-        command = [sys.executable, "-P", "-c", ZYGOTE, "--channel", str(theirs.fileno()), "--parent", str(os.getpid())]
+        code = f"APPS, LIBRARY = {str(APPS)!r}, {str(library)!r}\n{ZYGOTE}"
+        command = [sys.executable, "-P", "-c", code, "--channel", str(theirs.fileno()), "--parent", str(os.getpid())]
         self.process = subprocess.Popen(
             [*command, "--preload", *preload], pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True
         )
@@ -63,18 +95,29 @@ class RealZygote:
         return ours, message["pid"]
 
 
+@contextmanager
+def started(*preload: str, library: Path = PROJECT) -> Iterator[RealZygote]:
+    zygote = RealZygote(*preload, library=library)
+    try:
+        assert receive(zygote.channel) == {"ready": zygote.process.pid}
+        yield zygote
+    finally:
+        zygote.channel.close()
+        zygote.process.kill()
+        zygote.process.wait()
+        if zygote.process.stderr:
+            zygote.process.stderr.close()
+
+
 @pytest.fixture
 def zygote() -> Iterator[RealZygote]:
-    started = RealZygote("json", "no_such_module")
-    try:
-        assert receive(started.channel) == {"ready": started.process.pid}
-        yield started
-    finally:
-        started.channel.close()
-        started.process.kill()
-        started.process.wait()
-        if started.process.stderr:
-            started.process.stderr.close()
+    with started("json", "no_such_module") as zygote:
+        yield zygote
+
+
+def left(folder: Path) -> set[str]:
+    """The files that have contents, and the folders."""
+    return {path.name for path in folder.iterdir() if path.stat().st_size}
 
 
 def assert_ends(pid: int) -> None:
@@ -132,3 +175,78 @@ def test_the_end_of_its_channel_ends_the_zygote_and_all_workers(zygote: RealZygo
     for pid in (willing, stubborn, child["child"]):
         assert_ends(pid)
     assert receive(waiting) is None
+
+
+# -- The end of a worker
+
+
+def test_a_worker_ends_as_a_python_process_ends(zygote: RealZygote, tmp_path: Path) -> None:
+    worker, _ = zygote.fork(1, f"leave {tmp_path}")
+    assert receive(worker) == {"left": True}
+    assert "text-worker" not in left(tmp_path), "it is buffered"
+    worker.end_sending()
+    assert receive(zygote.channel) == {"exited": 1, "status": 3 << 8, "oom": False}
+    assert left(tmp_path) == ENDS
+
+
+def test_sigterm_ends_a_worker_as_a_python_process_ends(zygote: RealZygote, tmp_path: Path) -> None:
+    worker, _ = zygote.fork(1, f"leave {tmp_path}")
+    assert receive(worker) == {"left": True}
+    zygote.channel.send({"worker": 1, "signal": int(signal.SIGTERM)})
+    assert receive(zygote.channel) == {"exited": 1, "status": 143 << 8, "oom": False}
+    assert left(tmp_path) == ENDS
+
+
+def test_the_end_of_the_zygote_ends_its_workers_as_python_processes_end(zygote: RealZygote, tmp_path: Path) -> None:
+    for number in range(2):
+        worker, _ = zygote.fork(number, f"leave {tmp_path / str(number)}")
+        assert receive(worker) == {"left": True}
+    zygote.channel.end_sending()
+    assert zygote.process.wait(PATIENCE_SECONDS) == 0
+    assert [left(tmp_path / str(number)) for number in range(2)] == [ENDS, ENDS]
+
+
+def test_a_worker_waits_for_the_processes_that_multiprocessing_has_started(zygote: RealZygote, tmp_path: Path) -> None:
+    zygote.fork(1, f"child {tmp_path / 'late'}")
+    assert receive(zygote.channel) == {"exited": 1, "status": 0, "oom": False}
+    assert (tmp_path / "late").read_text() == "late"
+
+
+def test_a_file_that_only_a_preloaded_module_refers_to_is_flushed(zygote: RealZygote, tmp_path: Path) -> None:
+    zygote.fork(1, f"open {tmp_path / 'file'}")
+    assert receive(zygote.channel) == {"exited": 1, "status": 0, "oom": False}
+    assert (tmp_path / "file").read_text() == "buffered"
+
+
+def test_the_log_shows_where_an_exit_handler_hangs(zygote: RealZygote) -> None:
+    zygote.fork(1, "hang")
+    time.sleep(0.5)
+    zygote.channel.send({"worker": 1, "signal": int(signal.SIGKILL)})
+    assert receive(zygote.channel) == {"exited": 1, "status": signal.SIGKILL, "oom": False}
+    zygote.channel.end_sending()
+    _, log = zygote.process.communicate(timeout=PATIENCE_SECONDS)
+    assert "Timeout (0:00:00.200000)!" in log
+    assert "exit_like_python" in log or "most recent call first" in log
+
+
+def test_a_worker_runs_exit_handlers_of_preloaded_modules_and_leaves_their_files_to_the_zygote(tmp_path: Path) -> None:
+    (tmp_path / "removed").mkdir()
+    (tmp_path / "preloaded.py").write_text(
+        "import atexit, pathlib, shutil, tempfile\n"
+        "folder = pathlib.Path(__file__).parent\n"
+        "scratch = tempfile.TemporaryDirectory(prefix='scratch', dir=folder)\n"
+        "atexit.register(shutil.rmtree, folder / 'removed')\n"
+        "atexit.register(lambda: print('handler', file=open(folder / 'handlers', 'a')))\n"
+    )
+    with started("preloaded", library=tmp_path) as zygote:
+        worker, _ = zygote.fork(1, "wait")
+        worker.end_sending()
+        assert receive(zygote.channel) == {"exited": 1, "status": 3 << 8, "oom": False}
+        assert (tmp_path / "handlers").read_text() == "handler\n"
+        assert (tmp_path / "removed").exists()
+        assert len(list(tmp_path.glob("scratch*"))) == 1
+        zygote.channel.end_sending()
+        assert zygote.process.wait(PATIENCE_SECONDS) == 0
+    assert (tmp_path / "handlers").read_text() == "handler\n" * 2
+    assert not (tmp_path / "removed").exists()
+    assert not list(tmp_path.glob("scratch*"))

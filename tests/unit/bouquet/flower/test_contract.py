@@ -129,6 +129,16 @@ def test_a_protocol_message_has_the_fields_we_use(message: str, fields: set[str]
             "client_app_process.py: _load",
         ),
         (
+            "flwr.server.run_serverapp.run",
+            ["grid", "context", "server_app_dir", "server_app_attr", "loaded_server_app"],
+            "server_app_process.py: run_serverapp",
+        ),
+        (
+            "flwr.supercore.object_ref.load_app",
+            ["module_attribute_str", "error_type", "project_dir"],
+            "server_app_process.py: run_serverapp",
+        ),
+        (
             "flwr.common.logger.start_log_uploader",
             ["log_queue", "node_id", "run_id", "stub"],
             "server_app_process.py: start_log_uploader",

@@ -6,6 +6,7 @@ import pytest
 
 from bouquet.errors import SettingError
 from bouquet.node.cores import share_of_cores
+from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.gpu_settings import GpuSettings
 from bouquet.settings.host import HostSettings
 from bouquet.settings.node import SuperNodeSettings
@@ -188,3 +189,16 @@ def test_a_path_in_a_folder_that_this_user_may_not_enter_is_one_line(
     monkeypatch.setattr(Path, "is_file", refuse)
     with pytest.raises(SettingError, match=rf"{name}=/root/x: cannot be looked at \(Permission denied\); give"):
         HostSettings.read({name: "/root/x"})
+
+
+def test_the_bounds_of_a_clientapps_process_are_not_set_by_default() -> None:
+    settings = ExecutorSettings.read("clientapp", {"EXECUTOR_GROWTH": ""})
+    assert (settings.messages, settings.growth_mib) == (None, None)
+    settings = ExecutorSettings.read("clientapp", {"EXECUTOR_MESSAGES": "1", "EXECUTOR_GROWTH": "0"})
+    assert (settings.messages, settings.growth_mib) == (1, 0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("EXECUTOR_MESSAGES", "-1"), ("EXECUTOR_GROWTH", "512m")])
+def test_an_impossible_bound_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"{name}={value}: .*give a whole number from 0 to 1000000"):
+        ExecutorSettings.read("clientapp", {name: value})

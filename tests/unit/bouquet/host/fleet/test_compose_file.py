@@ -30,7 +30,10 @@ INTERNAL = {
 }
 """Variables that the fleets set for their own processes: not settings of the user."""
 
-OPTIONAL = ("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES", "TAG")
+OPTIONAL = (
+    *("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES"),
+    *("EXECUTOR_GROWTH", "TAG"),
+)
 """Documented as unset; the Compose file has a fallback for each."""
 
 

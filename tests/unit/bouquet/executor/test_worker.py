@@ -1,0 +1,71 @@
+"""When a ClientApp worker has served enough. Flower's part is played by the test."""
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+from bouquet.executor import memory_growth, worker
+from bouquet.executor.channel import Channel
+from bouquet.executor.worker import Bounds
+from bouquet.flower.client_app_process import Served
+from bouquet.flower.task_queue import RuntimeApi
+from bouquet.runtime.log import LOGGER
+
+Serve = Callable[..., list[bool]]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Have a worker serve four messages at most; return what it says of itself after each: whether it is usable."""
+
+    class Process:
+        def __init__(self, api: RuntimeApi, **callbacks: Any) -> None:
+            pass
+
+        def serve(self, token: str) -> Served:
+            return Served(token != "unusable", "train", "SuperNode 11 (partition-id 2)")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(worker, "ClientAppProcess", Process)
+
+    def serve(bounds: Bounds, *tokens: str) -> list[bool]:
+        ours, theirs = Channel.pair()
+        for token in tokens or ("t",) * 4:
+            ours.send({"token": token})
+        ours.end_sending()
+        assert worker._serve_clientapp(theirs, RuntimeApi(""), lambda _: nullcontext(), bounds, 7) == 0
+        return [message["done"] for message in ours.drain()]
+
+    return serve
+
+
+def test_a_worker_serves_all_messages_of_its_run(serve: Serve) -> None:
+    assert serve(Bounds(growth_mib=0)) == [True] * 4
+
+
+@pytest.mark.parametrize(("messages", "done"), [(1, [False]), (3, [True, True, False])])
+def test_a_worker_serves_no_more_messages_than_the_setting_says(messages: int, done: list[bool], serve: Serve) -> None:
+    assert serve(Bounds(messages=messages, growth_mib=0)) == done
+
+
+def test_a_worker_whose_app_cannot_go_on_serves_no_more(serve: Serve) -> None:
+    assert serve(Bounds(growth_mib=0), "t", "unusable", "t") == [True, False]
+
+
+def test_a_worker_that_has_grown_serves_no_more_and_names_node_memory_and_setting(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = [300, 360, 420, 480]
+    monkeypatch.setattr(memory_growth, "anonymous_mib", lambda: sizes.pop(0))
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        assert serve(Bounds(growth_mib=100)) == [True, True, False]
+    assert caplog.messages == [
+        "[RUN 7] SuperNode 11 (partition-id 2): the ClientApp process has grown from 300 to 420 MiB in 3 messages, by "
+        "more than EXECUTOR_GROWTH=100 (MiB). The next message gets a new process"
+    ]
