@@ -53,8 +53,6 @@ def describe_exit(status: int, oom: bool) -> str:
     """
     if not os.WIFSIGNALED(status):
         return f"exited with code {os.waitstatus_to_exitcode(status)}"
-    if os.WTERMSIG(status) == signal.SIGILL:
-        return "was killed by signal 4 (SIGILL): this CPU lacks an instruction of a library; TensorFlow needs AVX"
     number = os.WTERMSIG(status)
     text = f"was killed by signal {number} ({signal.Signals(number).name})"
     if oom:
