@@ -39,6 +39,7 @@ auth_log              which SuperNodes were refused, and why
 task_queue            the executor's side of the Runtime API
 client_app_process    serves the messages of one run in a process
 server_app_process    runs one ServerApp in a process
+array_files           the arrays of the replies that it holds, in files
 control_client        the client of the Control API: list and register nodes
 stock                 Flower's own SuperLink and SuperNode, unchanged (EXECUTOR=stock)
 ====================  ================================================================================================

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--message-files", type=Path, required=True)
+    parser.add_argument("--large-files", type=Path, required=True)
     parser.add_argument("--first", action="store_true")
     parser.add_argument("arguments", nargs="*")
     options = parser.parse_args()
@@ -39,7 +40,7 @@ def main() -> None:
         on_run_ended=lambda run_id: report({"ended": run_id}),
     )
     sys.argv = ["flower-superlink", *options.arguments, "--isolation", "process"]
-    run_superlink(events, MessageFiles(options.message_files), first=options.first)
+    run_superlink(events, MessageFiles(options.message_files, options.large_files), first=options.first)
 
 
 if __name__ == "__main__":
