@@ -168,7 +168,7 @@ def run_serverapp(api: RuntimeApi, token: str) -> None:
         SystemExit: The run has ended.
     """
     runtime = "flwr.superlink.runtime.run_serverapp"
-    folders = [Path(folder) for folder in api.object_folders]
+    folders = [Path(folder) for folder in api.object_folders or ()]
     replace(runtime, "GrpcGrid", partial(WaitingGrid, objects=MessageFiles(*folders) if folders else None))
     replace(runtime, "start_log_uploader", start_log_uploader)
     replace(runtime, "flush_logs", flush_logs)

@@ -201,10 +201,15 @@ def _role(container: Container) -> str:
 def _member(container: Container, partition_id: int | None) -> Member:
     state = container.state
     health = state.health.status if state.health else None
+    stopped = f"{state.status}, out of memory: set {_role(container).upper()}_MEMORY higher"
     return Member(
         name=container.name,
         role=_role(container),
-        state=(health or "running") if state.status == "running" else str(state.status),
+        state=(health or "running")
+        if state.status == "running"
+        else stopped
+        if state.oom_killed
+        else str(state.status),
         partition_id=partition_id,
         host=container.config.hostname or "",
     )
