@@ -13,7 +13,6 @@ from bouquet.executor.linux import (
     describe_returncode,
     name_process,
     oom_kills,
-    return_freed_memory,
     volunteer_for_oom_kill,
 )
 
