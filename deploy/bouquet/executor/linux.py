@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
-_M_MMAP_THRESHOLD = -3  # of malloc.h
+_M_ARENA_MAX = -8  # of malloc.h
 _CGROUP = Path("/sys/fs/cgroup")
 _OOM_COUNTERS = ("memory.events", "memory/memory.oom_control")  # of cgroup v2 and v1; both have a line `oom_kill 1`
 _LIMIT = "BOUQUET_MEMORY_LIMIT"  # set by docker-compose.yml: `SUPERLINK_MEMORY=4g`
@@ -37,14 +37,14 @@ def volunteer_for_oom_kill() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
 
 
-def return_freed_memory() -> None:
-    """Have the C library return each freed block of 1 MiB or more to the kernel at once.
+def share_freed_memory() -> None:
+    """Have the threads that start from now on share two heaps: what one frees, another one uses.
 
-    By default it keeps blocks of up to 32 MiB for reuse. A process that passes on models in chunks of 5 MiB, in many
-    threads, then holds several times what it uses. Not for processes that compute: new pages cost time.
+    By default the C library gives each thread a heap of its own, up to 8 for each core, and keeps what was freed in
+    it. A process that passes on models in chunks of 5 MiB, in many threads, then holds several times what it uses.
     """
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def oom_kills() -> int:

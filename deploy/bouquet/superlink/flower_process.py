@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bouquet.executor.channel import Channel
-from bouquet.executor.linux import die_with_parent, name_process, return_freed_memory
+from bouquet.executor.linux import die_with_parent, name_process, share_freed_memory
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.superlink_events import SuperLinkEvents
 from bouquet.flower.superlink_main import run_superlink
@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     die_with_parent(options.parent)
     name_process("flower-superlink")
-    return_freed_memory()
+    share_freed_memory()
     parent = Channel.from_descriptor(options.channel)
 
     def report(message: dict[str, Any]) -> None:

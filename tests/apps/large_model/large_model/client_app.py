@@ -6,8 +6,6 @@ from flwr.clientapp import ClientApp
 
 app = ClientApp()
 
-_hoard: list[bytes] = []
-
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
@@ -15,7 +13,7 @@ def train(message: Message, context: Context) -> Message:
     layers = message.content.array_records["arrays"].to_numpy_ndarrays(keep_input=False)
     for layer in layers:
         np.add(layer, int(context.node_config["partition-id"]) + 1, out=layer)
-    _hoard.append(b"x" * (int(context.run_config["hoard-mib"]) << 20))
+    b"x" * (int(context.run_config["node-hoard-mib"]) << 20)
     content = RecordDict({"arrays": ArrayRecord(layers), "metrics": MetricRecord({"num-examples": 1})})
     return Message(content, reply_to=message)
 

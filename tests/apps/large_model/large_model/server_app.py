@@ -18,6 +18,7 @@ def main(grid: Grid, context: Context) -> None:
     nodes, rounds, layers = (int(config[name]) for name in ("nodes", "num-server-rounds", "layers"))
     size = (int(config["model-mib"]) << 20) // 4 // layers
     strategy = FedAvg(min_train_nodes=nodes, min_evaluate_nodes=nodes, min_available_nodes=nodes)
+    b"x" * (int(config["server-hoard-mib"]) << 20)
     start = time.monotonic()
     result = strategy.start(grid, ArrayRecord([initial(layer, size) for layer in range(layers)]), num_rounds=rounds)
     seconds = time.monotonic() - start
