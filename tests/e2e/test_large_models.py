@@ -6,10 +6,10 @@ import pytest
 
 from tests.e2e.conftest import Bouquet, StartFleet, printed_json, run_id
 
-NODES = 3
+NODES = 2
 MODEL_MIB = 64
-SUPERLINK_MEMORY = "1100m"
-"""The SuperLink's container held the replies of two rounds, and those on their way: 9 models, and half a GiB more."""
+SUPERLINK_MEMORY = "900m"
+"""The SuperLink's container held the replies of two rounds, and those on their way: 1.3 GiB for this model."""
 
 
 @pytest.fixture(scope="module")
