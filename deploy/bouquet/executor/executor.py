@@ -22,11 +22,11 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from bouquet.executor.channel import Channel
-from bouquet.executor.linux import LACKS_AVX, describe_exit, describe_returncode
+from bouquet.executor.linux import LACKS_AVX, describe_exit, describe_returncode, oom_kills
 from bouquet.executor.worker_state import (
     EXIT_SECONDS,
     HEARTBEAT_SECONDS,
@@ -128,11 +128,12 @@ class _Worker:
 
 @dataclass
 class _Zygote:
-    """The zygote's process, the channel to it, and whether it can fork workers."""
+    """The zygote's process, the channel to it, whether it can fork workers, and the container's OOM kills before it."""
 
     process: ZygoteProcess
     channel: Channel
     ready: bool = False
+    oom_kills: int = field(default_factory=oom_kills)
 
 
 class Executor:
@@ -477,11 +478,12 @@ class Executor:
             self._on_ready(False)
         else:
             self._failed_starts += 1
-        LOGGER.warning("The executor's zygote %s", describe_returncode(returncode))
+        how = describe_returncode(returncode, oom_kills() > zygote.oom_kills)
+        LOGGER.warning("The executor's zygote %s", how)
         if returncode == -signal.SIGILL and not was_ready:
             raise RuntimeError(f"the import of {', '.join(self._settings.preload)} died with SIGILL: {LACKS_AVX}")
         for worker in workers:
-            self._reap(worker, "died with the executor's zygote")
+            self._reap(worker, f"died with the executor's zygote, which {how}")
         if self._failed_starts > ZYGOTE_MAX_FAILED_STARTS:
             raise RuntimeError(f"the executor's zygote ended {self._failed_starts} times before it was ready")
         LOGGER.warning("Restarting the executor's zygote%s", f" in {pause:g} s" if pause else "")

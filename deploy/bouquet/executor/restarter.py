@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bouquet.executor.channel import Channel
-from bouquet.executor.linux import describe_returncode
+from bouquet.executor.linux import describe_returncode, oom_kills
 from bouquet.restart_policy import RestartPolicy
 from bouquet.runtime.log import LOGGER
 
@@ -54,6 +54,7 @@ class Restarter:
             signal.signal(number, _exit_on_signal)
         first, served = True, False
         while True:
+            killed_before = oom_kills()
             now_served, code = self._run_once(first)
             served = served or now_served
             if not served:
@@ -62,7 +63,9 @@ class Restarter:
             first = False
             pause = self._policy.next_pause()
             when = f" in {pause:g} s" if pause else ""
-            LOGGER.warning("%s %s: restarting it%s", self._name, describe_returncode(code), when)
+            LOGGER.warning(
+                "%s %s: restarting it%s", self._name, describe_returncode(code, oom_kills() > killed_before), when
+            )
             time.sleep(pause)
 
     def stop(self) -> None:

@@ -5,6 +5,15 @@ names that are replaced, too, are in `replacements.py`.
 """
 
 PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
+    "array_files": (
+        "flwr.app.message.arraychunk.ArrayChunk",
+        "flwr.common.constant.SType",
+        "flwr.common.logger.log",
+        "flwr.supercore.inflatable.inflatable_object.InflatableObject",
+        "flwr.supercore.inflatable.inflatable_object.get_object_body",
+        "flwr.supercore.inflatable.inflatable_object.get_object_children_ids_from_object_content",
+        "flwr.supercore.inflatable.inflatable_utils.inflatable_class_registry",
+    ),
     "auth_log": (
         "flwr.common.logger.log",
         "flwr.supercore.error.ApiErrorCode",
@@ -164,6 +173,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.common.constant.SUPERLINK_NODE_ID",
         "flwr.common.logger.mirror_output_to_queue",
         "flwr.proto.log_pb2",
+        "flwr.proto.message_pb2",
         "flwr.proto.node_pb2",
         "flwr.proto.runtime_pb2_grpc.RuntimeStub",
         "flwr.server.run_serverapp.run",

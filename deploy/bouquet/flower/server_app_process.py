@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -12,7 +14,7 @@ import grpc
 from flwr.app import Context, Message
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.common.logger import mirror_output_to_queue
-from flwr.proto import log_pb2, node_pb2
+from flwr.proto import log_pb2, message_pb2, node_pb2
 from flwr.proto.runtime_pb2_grpc import RuntimeStub
 from flwr.server.run_serverapp import run as stock_run
 from flwr.serverapp import Grid
@@ -24,8 +26,10 @@ from flwr.supercore.retry import wrap_stub
 from flwr.superlink.grid import GrpcGrid
 from flwr.superlink.runtime import run_serverapp as stock_run_serverapp
 
+from bouquet.flower.array_files import ArrayFiles
 from bouquet.flower.channels import open_channel, with_quick_retries
 from bouquet.flower.holding import HoldClientInterceptor, holding
+from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.messages import error_from_node
 from bouquet.flower.replacements import replace
 from bouquet.flower.task_queue import RuntimeApi, TaskToken
@@ -41,8 +45,27 @@ LOG_BATCH_SECONDS = 0.05
 """Log lines that come within this time are uploaded together."""
 
 
+@dataclass(frozen=True)
+class _PulledObject:
+    """An object that was read from a file, in the shape of a `PullObjectResponse`, which would copy the bytes twice."""
+
+    object_content: bytes
+    object_found: bool = True
+    object_available: bool = True
+
+
 class WaitingGrid(GrpcGrid):
-    """A `GrpcGrid` that waits for replies by held calls instead of polling, and for a SuperLink that is restarted."""
+    """A `GrpcGrid` that waits for replies by held calls instead of polling, and for a SuperLink that is restarted.
+
+    Args:
+        objects: Files of the SuperLink's objects, to read an object from its file instead of pulling it. None: no
+            access to them.
+        arguments: Those of `GrpcGrid`.
+    """
+
+    def __init__(self, *arguments: Any, objects: MessageFiles | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._objects = objects
 
     def _connect(self) -> None:
         """Connect to the Runtime API. Flower calls it before the first call, and after `close`."""
@@ -57,6 +80,8 @@ class WaitingGrid(GrpcGrid):
         )
         self._grpc_stub = RuntimeStub(self._channel)
         wrap_stub(self._grpc_stub, with_quick_retries(self._retry_invoker))
+        if self._objects:
+            self._grpc_stub.PullObject = partial(_read_object, self._objects, self._grpc_stub.PullObject)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push messages, wait for their replies, and return them.
@@ -86,6 +111,14 @@ class WaitingGrid(GrpcGrid):
             if not received and time.monotonic() - start < min(HELD_SECONDS, left):
                 time.sleep(min(STOCK_POLL_SECONDS, left))
         return replies
+
+
+def _read_object(
+    objects: MessageFiles, pull: Callable[[message_pb2.PullObjectRequest], Any], request: message_pb2.PullObjectRequest
+) -> Any:
+    """Return an object from its file. If it has none (yet), the SuperLink answers."""
+    content = objects.read("object", request.object_id)
+    return pull(request) if content is None else _PulledObject(content)
 
 
 def _from_node(reply: Message, node_id: int | None) -> Message:
@@ -149,7 +182,8 @@ def run_serverapp(api: RuntimeApi, token: str, loading: Callable[[Path], Abstrac
         SystemExit: The run has ended.
     """
     runtime = "flwr.superlink.runtime.run_serverapp"
-    replace(runtime, "GrpcGrid", WaitingGrid)
+    folders = [Path(folder) for folder in api.object_folders or ()]
+    replace(runtime, "GrpcGrid", partial(WaitingGrid, objects=MessageFiles(*folders) if folders else None))
     replace(runtime, "start_log_uploader", start_log_uploader)
     replace(runtime, "flush_logs", flush_logs)
     replace(runtime, "flwr_exit", flwr_exit)
@@ -160,6 +194,9 @@ def run_serverapp(api: RuntimeApi, token: str, loading: Callable[[Path], Abstrac
         return stock_run(grid=grid, context=context, server_app_dir=server_app_dir, server_app_attr=server_app_attr)
 
     replace(runtime, "run_", run)
+
+    if folders:
+        ArrayFiles(folders[-1]).register()
 
     log_queue: Queue[str | None] = Queue()
     mirror_output_to_queue(log_queue)

@@ -44,11 +44,13 @@ class RuntimeApi:
         address: `host:port`.
         root_certificates: Path of the CA certificates by which to verify the server. None: no TLS.
         install_dependencies: Whether apps may install their dependencies at run time.
+        object_folders: The directories of the SuperLink's `MessageFiles`. None: this process cannot read them.
     """
 
     address: str
     root_certificates: str | None = None
     install_dependencies: bool = False
+    object_folders: tuple[str, ...] | None = None
 
     def certificates(self) -> bytes | None:
         """Return the CA certificates, in PEM; None: no TLS."""

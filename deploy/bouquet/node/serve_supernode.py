@@ -10,6 +10,7 @@ from bouquet.contract.node_status import NodeStatusFile
 from bouquet.contract.readiness import Readiness
 from bouquet.errors import FleetError, report_errors
 from bouquet.executor.executor import Executor
+from bouquet.executor.linux import share_freed_memory
 from bouquet.flower import stock
 from bouquet.flower.fleet_client import SuperLinkUnreachableError
 from bouquet.flower.node_session import NodeSession
@@ -62,6 +63,7 @@ def _serve_warm(
         health.set_flower(False)
         status.set_offline()
 
+    share_freed_memory()
     session = NodeSession(online, offline)
     api = RuntimeApi(address=_value(arguments, "--clientappio-api-address"))
     executor = Executor(TaskQueue(api, TaskType.CLIENT_APP, session.tasks), api, executor_settings)

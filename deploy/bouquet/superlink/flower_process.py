@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bouquet.executor.channel import Channel
-from bouquet.executor.linux import die_with_parent, name_process
+from bouquet.executor.linux import die_with_parent, name_process, share_freed_memory
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.superlink_events import SuperLinkEvents
 from bouquet.flower.superlink_main import run_superlink
@@ -22,11 +22,13 @@ def main() -> None:
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--message-files", type=Path, required=True)
+    parser.add_argument("--large-files", type=Path, required=True)
     parser.add_argument("--first", action="store_true")
     parser.add_argument("arguments", nargs="*")
     options = parser.parse_args()
     die_with_parent(options.parent)
     name_process("flower-superlink")
+    share_freed_memory()
     parent = Channel.from_descriptor(options.channel)
 
     def report(message: dict[str, Any]) -> None:
@@ -39,7 +41,7 @@ def main() -> None:
         on_run_ended=lambda run_id: report({"ended": run_id}),
     )
     sys.argv = ["flower-superlink", *options.arguments, "--isolation", "process"]
-    run_superlink(events, MessageFiles(options.message_files), first=options.first)
+    run_superlink(events, MessageFiles(options.message_files, options.large_files), first=options.first)
 
 
 if __name__ == "__main__":

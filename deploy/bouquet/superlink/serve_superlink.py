@@ -10,7 +10,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bouquet.contract.readiness import Readiness
@@ -28,22 +27,28 @@ RUNS_AT_A_TIME = 16
 TASKS = "tasks"
 
 
-def serve(arguments: Sequence[str], settings: ExecutorSettings, run_directory: Path) -> None:
+def serve(arguments: Sequence[str], settings: ExecutorSettings, directories: Directories) -> None:
     """Serve until SIGTERM or SIGINT; ends with `SystemExit`.
 
     Args:
         arguments: The arguments of `flower-superlink`.
         settings: How to run ServerApps. A task is a whole run here, so many run at a time and none has a time limit.
-        run_directory: Where readiness is declared and message files are kept.
+        directories: Where readiness is declared, and where message files are kept: small ones in the run directory,
+            in memory; large ones beside the database, on disk.
     """
-    readiness = Readiness(run_directory)
+    readiness = Readiness(directories.run)
     if settings.kind == "stock":
         stock.superlink(arguments, readiness.declare)
         return
     health = Health(readiness)
-    message_files = run_directory / "messages"
-    shutil.rmtree(message_files, ignore_errors=True)  # their ServerApps ended with the container
-    api = RuntimeApi(address=arguments[arguments.index("--serverappio-api-address") + 1])
+    message_files, large_files = directories.run / "messages", directories.state / "messages"
+    for folder in (message_files, large_files):
+        shutil.rmtree(folder, ignore_errors=True)  # their ServerApps ended with the container
+        folder.mkdir(mode=0o700)
+    api = RuntimeApi(
+        address=arguments[arguments.index("--serverappio-api-address") + 1],
+        object_folders=(str(message_files), str(large_files)),
+    )
     notifier = KeyedNotifier()
     queue = TaskQueue(api, TaskType.SERVER_APP, KeyedListener(notifier, TASKS))
     executor = Executor(queue, api, replace(settings, workers=RUNS_AT_A_TIME, task_seconds=None))
@@ -57,7 +62,8 @@ def serve(arguments: Sequence[str], settings: ExecutorSettings, run_directory: P
             executor.end_run(message["ended"])
 
     def command(channel: int, first: bool) -> list[str]:
-        options = ["--channel", str(channel), "--parent", str(os.getpid()), "--message-files", str(message_files)]
+        options = ["--channel", str(channel), "--parent", str(os.getpid())]
+        options += ["--message-files", str(message_files), "--large-files", str(large_files)]
         options += ["--first"] if first else []
         return [sys.executable, "-P", "-m", "bouquet.superlink.flower_process", *options, "--", *arguments]
 
@@ -72,7 +78,7 @@ def serve(arguments: Sequence[str], settings: ExecutorSettings, run_directory: P
 
 def main() -> None:
     """Serve with the arguments of the command line."""
-    serve(sys.argv[1:], ExecutorSettings.read("serverapp"), Directories.read().run)
+    serve(sys.argv[1:], ExecutorSettings.read("serverapp"), Directories.read())
 
 
 if __name__ == "__main__":

@@ -255,13 +255,19 @@ def _role(container: Container) -> str:
     return (container.config.labels or {}).get("com.docker.compose.service", "?")
 
 
-def _member(container: Container, partition_id: int | None) -> Member:
+def _state(container: Container) -> str:
     state = container.state
-    health = state.health.status if state.health else None
+    if state.status == "running":
+        return str(state.health.status) if state.health and state.health.status else "running"
+    reason = f", out of memory: set {_role(container).upper()}_MEMORY higher" if state.oom_killed else ""
+    return f"{state.status}{reason}"
+
+
+def _member(container: Container, partition_id: int | None) -> Member:
     return Member(
         name=container.name,
         role=_role(container),
-        state=(health or "running") if state.status == "running" else str(state.status),
+        state=_state(container),
         partition_id=partition_id,
         host=container.config.hostname or "",
     )

@@ -69,8 +69,9 @@ def test_a_child_that_dies_is_restarted_and_told_that_it_is_not_the_first() -> N
     assert restarted.line() == "stopped"
     assert not is_running(second["serving"])
     assert restarted.process.stderr is not None
-    how = "was killed by signal 9 (SIGKILL): out of memory?"
-    assert restarted.process.stderr.read() == f"child {how}: restarting it in 1 s\n"
+    line = restarted.process.stderr.read()
+    assert line.startswith("child was killed by signal 9 (SIGKILL): out of memory? ")
+    assert line.endswith(": restarting it in 1 s\n")
 
 
 def test_a_child_that_never_served_is_not_started_again_and_its_exit_code_is_passed_on() -> None:

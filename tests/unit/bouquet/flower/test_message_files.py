@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from bouquet.flower.message_files import MessageFiles
+from bouquet.flower.message_files import LARGE_BYTES, MessageFiles
 
 
 def test_a_later_process_reads_what_was_written(tmp_path: Path) -> None:
@@ -38,3 +38,18 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="No space"):
         files.write("object", "a", b"content")
     assert list((tmp_path / "object").iterdir()) == []
+
+
+def test_large_files_are_in_a_folder_of_their_own_and_all_else_stays_the_same(tmp_path: Path) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    files = MessageFiles(small, large)
+    contents = {"a": b"x" * (LARGE_BYTES - 1), "b": b"x" * LARGE_BYTES}
+    for name, content in contents.items():
+        files.write("object", name, content)
+    assert [file.name for folder in (small, large) for file in (folder / "object").iterdir()] == ["a", "b"]
+    later = MessageFiles(small, large)
+    assert list(later.names("object")) == ["a", "b"]
+    assert {name: later.read("object", name) for name in contents} == contents
+    for name in contents:
+        later.remove("object", name)
+    assert list(files.names("object")) == []

@@ -7,7 +7,7 @@ import pytest
 from python_on_whales.exceptions import DockerException
 
 from bouquet.errors import FleetError
-from bouquet.host.fleet.compose import FOLDER_LABEL, ComposeFleet
+from bouquet.host.fleet.compose import FOLDER_LABEL, ComposeFleet, _member
 from bouquet.settings.host import PROJECT, HostSettings
 
 
@@ -92,3 +92,20 @@ def test_the_images_are_tagged_with_the_name_of_the_project() -> None:
     assert HostSettings.read({}).tag == "bouquet"
     assert HostSettings.read({"COMPOSE_PROJECT_NAME": "second"}).tag == "second"
     assert HostSettings.read({"COMPOSE_PROJECT_NAME": "second", "TAG": "mine"}).tag == "mine"
+
+
+@pytest.mark.parametrize(
+    ("status", "oom_killed", "state"),
+    [
+        ("running", False, "healthy"),
+        ("exited", False, "exited"),
+        ("restarting", True, "restarting, out of memory: set SUPERLINK_MEMORY higher"),
+    ],
+)
+def test_a_container_that_was_killed_for_memory_names_the_setting(status: str, oom_killed: bool, state: str) -> None:
+    container: Any = SimpleNamespace(
+        name="bouquet-superlink-1",
+        config=SimpleNamespace(labels={"com.docker.compose.service": "superlink"}, hostname="here"),
+        state=SimpleNamespace(status=status, oom_killed=oom_killed, health=SimpleNamespace(status="healthy")),
+    )
+    assert _member(container, None).state == state
