@@ -26,8 +26,20 @@ def fleet(start_fleet: StartFleet, tmp_path_factory: pytest.TempPathFactory) -> 
         yield fleet
 
 
+def config(fleet: Bouquet) -> str:
+    return (fleet.folder / "flwr" / "config.toml").read_text()
+
+
+@pytest.fixture(scope="module")
+def connection(fleet: Bouquet) -> str:
+    """The connection as `bouquet up` wrote it."""
+    return config(fleet)
+
+
 @pytest.fixture(scope="module", params=["1.37.0", "1.42.0"])
-def flwr(request: pytest.FixtureRequest, fleet: Bouquet, tmp_path_factory: pytest.TempPathFactory) -> Flwr:
+def flwr(
+    request: pytest.FixtureRequest, fleet: Bouquet, connection: str, tmp_path_factory: pytest.TempPathFactory
+) -> Flwr:
     """Run a `flwr` command of a newer release, from an environment of its own; return what it printed."""
     environment = install(f"flwr=={request.param}", tmp_path_factory.mktemp("environment"))
 
@@ -43,7 +55,6 @@ def flwr(request: pytest.FixtureRequest, fleet: Bouquet, tmp_path_factory: pytes
         assert done.returncode == code, done.stdout
         return done.stdout
 
-    assert request.param in run("--version")
     return run
 
 
@@ -88,10 +99,8 @@ def test_an_error_of_the_superlink_is_shown(fleet: Bouquet, flwr: Flwr) -> None:
     assert "Run ID not found" in flwr("log", "1", CONNECTION, code=1)
 
 
-def test_nobody_was_refused_and_the_connection_is_unchanged(fleet: Bouquet, flwr: Flwr) -> None:
-    connection = (fleet.folder / "flwr" / "config.toml").read_bytes()
-    flwr("ls", CONNECTION)
-    assert (fleet.folder / "flwr" / "config.toml").read_bytes() == connection
+def test_nobody_was_refused_and_the_connection_is_unchanged(fleet: Bouquet, connection: str, flwr: Flwr) -> None:
+    assert config(fleet) == connection
     log = fleet.process_log("superlink")
     assert "refused" not in log
     assert "ALPN" not in log
