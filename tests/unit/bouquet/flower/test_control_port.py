@@ -298,6 +298,28 @@ def test_an_address_that_is_taken_is_an_error(plain: Served) -> None:
         ControlPort(plain.port.address, "127.0.0.1:1", length)
 
 
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        (("127.0.0.1", 5), "ipv4:127.0.0.1:5"),
+        (("::1", 5, 0, 0), "ipv6:[::1]:5"),
+        (("::ffff:10.0.0.1", 5, 0, 0), "ipv6:[::ffff:10.0.0.1]:5"),
+    ],
+)
+def test_a_peer_is_named_as_grpc_names_it(address: Any, name: str) -> None:
+    assert control_port.peer_name(address) == name
+
+
+def test_all_addresses_of_both_kinds_are_served() -> None:
+    port = ControlPort("[::]:0", "127.0.0.1:1", length)
+    try:
+        number = int(port.address.rpartition(":")[2])
+        assert httpx.get(f"http://127.0.0.1:{number}/", timeout=10).text == "http 0"
+        assert httpx.get(f"http://[::1]:{number}/", timeout=10).text == "http 0"
+    finally:
+        port.close()
+
+
 def test_an_idle_port_uses_no_cpu(plain: Served) -> None:
     plain.post(b"x")
     before = time.process_time()
