@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 from bouquet.superlink.handshake_log import LEFT, refusal_reason
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
+TLS_HANDSHAKE = b"\x16\x03"
 MAX_HEAD_BYTES = 64 * 1024
 MAX_CONNECTIONS = 512  # further ones wait in the listening socket's queue
 GREETING_SECONDS = 10.0  # for the TLS handshake, and again for the head of the first request
@@ -84,6 +85,8 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self.transport.pause_reading()
             self._connecting = asyncio.ensure_future(self._connect())
+        elif self._head.startswith(TLS_HANDSHAKE):
+            self._refuse("it speaks TLS, which INSECURE=1 switches off")
         elif b"\r\n\r\n" in self._head:
             self._timer.cancel()
             self._hand_over(self._port.http_protocol())

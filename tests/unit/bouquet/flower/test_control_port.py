@@ -240,6 +240,12 @@ def test_a_client_that_sends_no_complete_head_is_refused(
     refused(refusals, "it sent no request within 0.2 s")
 
 
+def test_a_client_that_speaks_tls_to_a_port_without_is_refused_at_once(plain: Served, refusals: list[str]) -> None:
+    with pytest.raises(OSError), plain.connect() as client:
+        ssl.create_default_context().wrap_socket(client, server_hostname="127.0.0.1")
+    refused(refusals, "it speaks TLS, which INSECURE=1 switches off")
+
+
 def test_a_head_without_end_is_refused(plain: Served, refusals: list[str]) -> None:
     with plain.connect() as client:
         client.sendall(b"x" * (control_port.MAX_HEAD_BYTES + 1))
