@@ -8,7 +8,6 @@ import grpc
 from flwr.common.constant import Status
 from flwr.common.logger import log
 from flwr.proto import control_pb2
-from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.superlink.artifact_provider import ArtifactProvider
 from flwr.superlink.auth_plugin import ControlAuthnPlugin
@@ -63,20 +62,21 @@ class EventControlServicer(ControlServicer):
     ) -> Generator[control_pb2.StreamLogsResponse, None, None]:
         """Stream the log of a run to its end. Flower looks for new lines twice a second, this method is notified.
 
-        The account is known in this thread only now, so it is read before the stream starts.
+        A request that is refused is refused before the stream starts: over HTTP, a stream that has started has
+        answered that all is well. The account is known in this thread only now, too.
         """
-        return self._stream_logs(request, _get_account(), context)
-
-    def _stream_logs(
-        self, request: control_pb2.StreamLogsRequest, account: AccountInfo, context: grpc.ServicerContext
-    ) -> Generator[control_pb2.StreamLogsResponse, None, None]:
         log(INFO, "ControlServicer.StreamLogs")
-        state, run_id = self._states.state(), request.run_id
+        state, run_id, account = self._states.state(), request.run_id, _get_account()
         run = state.find_run(run_id)
         if run is None:
             raise FlowerError(ApiErrorCode.RUN_ID_NOT_FOUND, f"Run {run_id} not found while streaming logs.")
         _validate_federation_membership_in_request(state, account.flwr_aid, run.federation_id)
-        task_id = cast(int, run.primary_task_id)
+        return self._stream_logs(request, cast(int, run.primary_task_id), context)
+
+    def _stream_logs(
+        self, request: control_pb2.StreamLogsRequest, task_id: int, context: grpc.ServicerContext
+    ) -> Generator[control_pb2.StreamLogsResponse, None, None]:
+        state, run_id = self._states.state(), request.run_id
         lines = KeyedListener(self._events.notifier, LOGS)
         after = request.after_timestamp + LOG_EPSILON_SECONDS
         while context.is_active():

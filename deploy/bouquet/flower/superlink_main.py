@@ -1,9 +1,9 @@
 """Flower's SuperLink, put together from Flower's parts and Bouquet's: held calls, messages in memory.
 
 `run_superlink` does what Flower's `flower_superlink()` does, and `EventLifespan` starts the three gRPC APIs as Flower's
-functions do. Only the servicers, the state and the Fleet API's interceptor differ. Flower's enterprise add-ons
-(license, event log) and its experimental HTTP API are left out: the open-source release has no add-ons, and Bouquet
-does not use HTTP.
+functions do. Only the servicers, the state, the Fleet API's interceptor and the port of the Control API differ: that
+port speaks gRPC and HTTP. Flower's enterprise add-ons (license, event log) and its experimental HTTP API are left out:
+the open-source release has no add-ons, and that API has no route that streams logs.
 """
 
 import signal
@@ -30,6 +30,8 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superl
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, get_federation_manager
 from flwr.superlink.servicer.control.control_account_auth_interceptor import ControlAccountAuthInterceptor
 
+from bouquet.flower.control_http import ControlHttp
+from bouquet.flower.control_port import ControlPort
 from bouquet.flower.control_servicer import EventControlServicer
 from bouquet.flower.fleet_servicer import EventFleetServicer
 from bouquet.flower.link_state import StateFactory
@@ -39,6 +41,8 @@ from bouquet.flower.object_files import ObjectFilesFactory
 from bouquet.flower.superlink_events import SuperLinkEvents
 from bouquet.flower.superlink_runtime import EventRuntimeServicer
 from bouquet.flower.version import check_version
+
+LOOPBACK = "127.0.0.1:0"
 
 
 class EventLifespan(SuperLinkLifespan):
@@ -67,6 +71,7 @@ class EventLifespan(SuperLinkLifespan):
         self._objects = objects
         self._events = events
         self._first = first
+        self.control_port: ControlPort | None = None
 
     def startup(self) -> None:
         """Take over what an earlier process has left, start the three APIs, and report that they accept calls."""
@@ -81,6 +86,8 @@ class EventLifespan(SuperLinkLifespan):
     def shutdown(self) -> None:
         """Answer the held calls, each of which would keep its thread and the process alive, and stop the servers."""
         self._events.notifier.close()
+        if self.control_port is not None:
+            self.control_port.close()
         super().shutdown()
 
     def _on_node_gone(self, node_id: int) -> None:
@@ -90,7 +97,7 @@ class EventLifespan(SuperLinkLifespan):
             self._events.notify_offline(state.messages, node_id)
 
     def _start_control_api(self) -> None:
-        """Start the API for the `flwr` command, as Flower's `run_control_api_grpc` does."""
+        """Start the API for the `flwr` command, over gRPC as Flower's `run_control_api_grpc` does, and over HTTP."""
         config = self.config
         servicer = EventControlServicer(
             self._states,
@@ -102,17 +109,22 @@ class EventLifespan(SuperLinkLifespan):
         )
         server = generic_create_grpc_server(
             servicer_and_add_fn=(servicer, add_ControlServicer_to_server),
-            server_address=config.control_address,
-            certificates=config.certificates,
+            server_address=LOOPBACK,
             interceptors=[
                 RpcErrorTranslationServerInterceptor(),
                 ControlAccountAuthInterceptor(config.authn_plugin),
                 create_control_runtime_version_server_interceptor(),
             ],
         )
-        log(INFO, "Flower Deployment Runtime: Starting Control API on %s", server.bound_address)
         server.start()
         self.grpc_servers.append(server)
+        self.control_port = ControlPort(
+            config.control_address,
+            server.bound_address,
+            ControlHttp(servicer, config.authn_plugin),
+            None if config.insecure else (str(config.ssl_certfile), str(config.ssl_keyfile)),
+        )
+        log(INFO, "Flower Deployment Runtime: Starting Control API on %s", self.control_port.address)
 
     def _start_runtime_api(self) -> None:
         """Start the API for ServerApps and executors, as Flower's `run_runtime_api_grpc` does."""
@@ -174,7 +186,10 @@ def create_lifespan(
         ValueError: The arguments ask for something that this SuperLink cannot do.
     """
     if config.enable_http_api or config.enable_event_log:
-        raise ValueError("--enable-http-api and event logs are not supported: remove these arguments.")
+        raise ValueError(
+            "--enable-http-api and event logs are not supported: remove these arguments. "
+            "The Control API speaks HTTP without one."
+        )
     database = config.database
     if database == FLWR_IN_MEMORY_DB_NAME or ("://" in database and not database.lower().startswith("sqlite://")):
         raise ValueError(f"--database is {database!r}, which is not an SQLite database: give the path of a file.")

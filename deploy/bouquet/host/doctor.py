@@ -21,6 +21,7 @@ from bouquet.host.checks.disk_space import Use, by_disk, container_uses, disk, p
 from bouquet.host.checks.docker_engine import compose, docker
 from bouquet.host.checks.docker_limits import limits
 from bouquet.host.checks.fleet_members import nodes
+from bouquet.host.checks.flwr_cli import flwr_cli
 from bouquet.host.checks.flwr_connection import check_connection
 from bouquet.host.checks.gpu_devices import SharesOf, gpus
 from bouquet.host.checks.memory import memory
@@ -145,6 +146,7 @@ def _for_any(settings: HostSettings, up: bool, shares: SharesOf, reader: Reader 
     yield "gpus", partial(gpus, settings, shares)
     yield "data", partial(data, settings.dataset, ask_hub, reader)
     yield "clock", partial(clock, ask_hub)
+    yield "flwr", flwr_cli
     yield "certificates", partial(certificates, settings, up, datetime.now(UTC))
 
 

@@ -3,6 +3,7 @@
 gRPC rejects such a client before Python code runs, and reports it only in its debug log on stderr, among much else. So
 the SuperLink's stderr passes through a filter process, which drops gRPC's debug log and writes one line for each failed
 handshake. It is a process and not a thread, because the last lines of a SuperLink that dies must get through.
+`flower.control_port` ends TLS for the Control API, and logs its refusals itself, with the reasons of this module.
 
     bouquet: refused ipv4:172.20.0.5:51234: no TLS: it spoke plain text, or another protocol
 """
@@ -23,17 +24,23 @@ CONTINUATION = re.compile(rb"=== Source Location Trace|src/core/| shutdown=|\s*$
 PEER = re.compile(rb"grpc\.internal\.endpoint_peer_address=([^,}\s]+)")
 
 NO_TLS = "no TLS: it spoke plain text, or another protocol"
+LEFT = "it left during the TLS handshake: it probably does not trust this SuperLink's certificate"
 UNTRUSTED = "it does not trust this SuperLink's certificate: it has another CA, or an old one"
 REASONS = (
-    (b"WRONG_VERSION_NUMBER", NO_TLS),
-    (b"HTTP_REQUEST", NO_TLS),
-    (b"UNKNOWN_CA", UNTRUSTED),
-    (b"CERTIFICATE_UNKNOWN", UNTRUSTED),
-    (b"BAD_CERTIFICATE", UNTRUSTED),
-    (b"UNSUPPORTED_PROTOCOL", "its TLS is older than 1.2"),
-    (b"Socket closed", "it left during the TLS handshake: it probably does not trust this SuperLink's certificate"),
+    ("WRONG_VERSION_NUMBER", NO_TLS),
+    ("HTTP_REQUEST", NO_TLS),
+    ("UNKNOWN_CA", UNTRUSTED),
+    ("CERTIFICATE_UNKNOWN", UNTRUSTED),
+    ("BAD_CERTIFICATE", UNTRUSTED),
+    ("UNSUPPORTED_PROTOCOL", "its TLS is older than 1.2"),
+    ("Socket closed", LEFT),
 )
-"""What gRPC's error contains, and what that means."""
+"""What the error of gRPC or of Python's `ssl` contains, and what that means."""
+
+
+def refusal_reason(error: str) -> str:
+    """Return what the error of a failed TLS handshake means; the error itself if that is not known."""
+    return next((reason for mark, reason in REASONS if mark in error), error)
 
 
 class LogFilter:
@@ -66,8 +73,7 @@ class LogFilter:
 
     def _refused(self, peer: re.Match[bytes]) -> bytes:
         error, self._error = self._error or b"", None
-        text = error.decode(errors="replace").strip()
-        reason = next((reason for mark, reason in REASONS if mark in error), text)
+        reason = refusal_reason(error.decode(errors="replace").strip())
         return f"bouquet: refused {peer[1].decode(errors='replace')}: {reason}\n".encode()
 
 

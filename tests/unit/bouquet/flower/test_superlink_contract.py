@@ -28,6 +28,8 @@ from tests.unit.bouquet.flower.flower_source import find, source
 
 SUPERLINK_MODULES = (
     "auth_log",
+    "control_http",
+    "control_port",
     "control_servicer",
     "fleet_servicer",
     "link_state",

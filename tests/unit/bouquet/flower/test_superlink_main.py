@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from flwr.common.constant import NOOP_FLWR_AID, Status
 from flwr.proto import control_pb2, fleet_pb2, log_pb2, runtime_pb2
@@ -85,6 +86,19 @@ def test_the_three_apis_serve_before_it_is_reported(superlink: SuperLink) -> Non
     with pytest.raises(grpc.RpcError) as refused:
         FleetStub(superlink.channel(2)).PullMessages(fleet_pb2.PullMessagesRequest())
     assert "Missing authentication metadata" in str(refused.value)
+
+
+def test_the_control_api_speaks_grpc_and_http_at_its_address(superlink: SuperLink) -> None:
+    superlink.start()
+    port = superlink.lifespans[-1].control_port
+    assert port is not None
+    runs = ControlStub(grpc.insecure_channel(port.address)).ListRuns(control_pb2.ListRunsRequest(), timeout=10)
+    headers = {"content-type": "application/protobuf"}
+    answer = httpx.post(f"http://{port.address}/v1/control/list-runs", headers=headers, timeout=10)
+    assert control_pb2.ListRunsResponse.FromString(answer.content).run_dict == runs.run_dict
+    superlink.lifespans[-1].shutdown()
+    with pytest.raises(httpx.ConnectError):
+        httpx.post(f"http://{port.address}/v1/control/list-runs", headers=headers, timeout=10)
 
 
 def test_servicers_of_one_superlink_share_its_events(superlink: SuperLink) -> None:

@@ -40,7 +40,20 @@ def settings(tmp_path: Path, **given: str) -> HostSettings:
 def test_a_machine_without_docker_is_examined_for_processes(install: Install, tmp_path: Path) -> None:
     install()
     checks = select_checks(settings(tmp_path))
-    names = {"fleet", "memory", "disk", "ports", "gpus", "data", "clock", "certificates", "cpu", "files", "cache"}
+    names = {
+        "fleet",
+        "memory",
+        "disk",
+        "ports",
+        "gpus",
+        "data",
+        "clock",
+        "certificates",
+        "flwr",
+        "cpu",
+        "files",
+        "cache",
+    }
     assert {name for name, _ in checks} == names
     assert dict(checks)["fleet"]() == "10 SuperNodes as local processes, because no Docker daemon answers"
 
