@@ -119,7 +119,7 @@ def test_an_interrupt_ends_flwr(flwr: Any, tmp_path: Path, monkeypatch: pytest.M
         calls.append(self)
         if len(calls) > 1:
             return communicate(self, *arguments)
-        while not (tmp_path / "flwr.pid").exists():
+        while not ((tmp_path / "flwr.pid").exists() and (tmp_path / "flwr.pid").read_text()):
             pass
         raise KeyboardInterrupt
 
