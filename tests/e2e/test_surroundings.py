@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bouquet.host.bootstrap import base_image, compose_plugin
-from tests.e2e.conftest import PROJECT, TAG, Bouquet, StartFleet, printed_json
+from tests.e2e.conftest import CONNECTION, PROJECT, TAG, Bouquet, StartFleet, printed_json
 
 PROXY = "http://127.0.0.1:9"
 """A proxy that refuses connections."""
@@ -98,3 +98,15 @@ def test_a_run_completes_behind_proxies_which_stay_for_downloads(fleet: Bouquet)
     log = fleet.submit("numpy_mean", "--stream", nodes=1, num_server_rounds=2)
     [result] = printed_json("numpy_mean", log)
     assert result["weights"] == pytest.approx(result["central-weights"])
+
+
+def test_flowers_own_processes_reach_each_other_behind_the_proxies_of_the_environment(
+    start_fleet: StartFleet, tmp_path: Path
+) -> None:
+    proxies = {"http_proxy": PROXY, "https_proxy": PROXY, "no_proxy": "", "NO_PROXY": ""}
+    with start_fleet("processes", tmp_path, SUPERNODES="1", EXECUTOR="stock", **proxies) as fleet:
+        assert "UNAVAILABLE" not in fleet.process_log("supernode-0")
+        assert "unavailable" in fleet.try_flwr("ls", CONNECTION).stdout  # a `flwr` that the user types
+        fleet.environment["no_proxy"] = "127.0.0.1,localhost"
+        log = fleet.submit("numpy_mean", "--stream", nodes=1, num_server_rounds=1)
+        assert len(printed_json("numpy_mean", log)) == 1
