@@ -1,13 +1,14 @@
-"""Whether the containers' user can read the files of this machine that the fleet mounts."""
+"""Whether builds and containers can read the files of this machine that they need."""
 
 import os
 import stat
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
 from bouquet.errors import SettingError
-from bouquet.settings.host import HostSettings
+from bouquet.settings.host import PROJECT, HostSettings
 
 CONTAINER_UID = CONTAINER_GID = 49999
 READ, ENTER = 4, 1
@@ -17,12 +18,15 @@ ACL_ENTRY = struct.Struct("<HHI")  # tag, permissions, id; after a version of fo
 ACL_USER, ACL_MASK = 0x02, 0x10
 
 
-def mounted_files(settings: HostSettings) -> str:
-    """Check that containers can read the hub's token and the user's own certificates.
+def files_of_the_host(settings: HostSettings, environment: Mapping[str, str] = os.environ) -> str:
+    """Check that containers can read the hub's token and the user's own certificates, and builds the CAs.
 
     Raises:
-        SettingError: `HF_TOKEN_FILE` or a file in `CERTIFICATES` is not readable for them.
+        SettingError: `HF_TOKEN_FILE` or a file in `CERTIFICATES` is not readable for them, or `SSL_CERT_FILE` is missing.
     """
+    bundle = environment.get("SSL_CERT_FILE")
+    if bundle and not (PROJECT / bundle).is_file():
+        raise SettingError("SSL_CERT_FILE", bundle, "there is no such file", "correct it, or leave SSL_CERT_FILE out")
     checked = []
     if settings.hub_token is not None:
         check_readable_by_containers("HF_TOKEN_FILE", settings.hub_token)

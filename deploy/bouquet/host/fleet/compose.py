@@ -16,7 +16,7 @@ from bouquet.errors import FleetError
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host.bootstrap import base_image, compose_plugin
-from bouquet.host.checks.container_access import mounted_files
+from bouquet.host.checks.container_access import files_of_the_host
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT, HostSettings
@@ -48,7 +48,7 @@ class ComposeFleet:
 
     def prepare(self) -> Iterator[str]:
         """Find or install Compose v2 and the base image, then build the images; unchanged layers are cached."""
-        mounted_files(self._settings)
+        files_of_the_host(self._settings)
         yield compose_plugin.ensure()
         shares, why = nvidia.for_containers(self._settings.gpus, self._settings.supernodes)
         yield from gpu.summary(shares, why)

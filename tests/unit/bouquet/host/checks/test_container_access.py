@@ -12,7 +12,7 @@ from bouquet.host.checks.container_access import (
     CONTAINER_UID,
     check_readable_by_containers,
     is_readable_by_containers,
-    mounted_files,
+    files_of_the_host,
 )
 from bouquet.settings.host import HostSettings
 
@@ -52,14 +52,16 @@ def test_an_access_control_list_counts(granted: int, mask: int, readable: bool, 
 def test_a_token_that_containers_cannot_read_is_refused_with_path_mode_and_fix(tmp_path: Path) -> None:
     token = file(tmp_path / "token", 0o600)
     with pytest.raises(SettingError) as refused:
-        mounted_files(HostSettings.read({"HF_TOKEN_FILE": str(token)}))
+        files_of_the_host(HostSettings.read({"HF_TOKEN_FILE": str(token)}))
     assert refused.value.message == (
         f"HF_TOKEN_FILE={token}: the containers' user, uid 49999, cannot read it (mode -rw-------)"
     )
     assert f"setfacl -m u:49999:r '{token}'" in refused.value.hint
     assert f"chmod o+r '{token}'" in refused.value.hint
     token.chmod(0o644)
-    assert mounted_files(HostSettings.read({"HF_TOKEN_FILE": str(token)})) == "readable in containers: HF_TOKEN_FILE"
+    assert (
+        files_of_the_host(HostSettings.read({"HF_TOKEN_FILE": str(token)})) == "readable in containers: HF_TOKEN_FILE"
+    )
 
 
 def test_a_private_key_that_containers_cannot_read_is_refused(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_a_private_key_that_containers_cannot_read_is_refused(tmp_path: Path) ->
     for name, mode in (("ca.crt", 0o644), ("server.pem", 0o644), ("server.key", 0o600)):
         file(tmp_path / name, mode)
     with pytest.raises(SettingError, match=r"CERTIFICATES=.*/server\.key: the containers' user"):
-        mounted_files(HostSettings.read({"CERTIFICATES": str(tmp_path)}))
+        files_of_the_host(HostSettings.read({"CERTIFICATES": str(tmp_path)}))
 
 
 def test_a_folder_is_refused_with_the_permission_to_enter(tmp_path: Path) -> None:
@@ -77,4 +79,9 @@ def test_a_folder_is_refused_with_the_permission_to_enter(tmp_path: Path) -> Non
 
 
 def test_without_such_files_there_is_nothing_to_check() -> None:
-    assert mounted_files(HostSettings.read({})) == "none are set"
+    assert files_of_the_host(HostSettings.read({})) == "none are set"
+
+
+def test_a_ca_file_that_is_missing_is_refused_by_name_before_docker_does() -> None:
+    with pytest.raises(SettingError, match=r"SSL_CERT_FILE=/no/such\.pem: there is no such file; correct it, or"):
+        files_of_the_host(HostSettings.read({}), {"SSL_CERT_FILE": "/no/such.pem"})
