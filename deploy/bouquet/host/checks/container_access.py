@@ -22,7 +22,7 @@ def files_of_the_host(settings: HostSettings, environment: Mapping[str, str] = o
     """Check that containers can read the hub's token and the user's own certificates, and builds the CAs.
 
     Raises:
-        SettingError: `HF_TOKEN_FILE` or a file in `CERTIFICATES` is not readable for them, or `SSL_CERT_FILE` is missing.
+        SettingError: `HF_TOKEN_FILE`, or a file in `CERTIFICATES`, is not readable; or `SSL_CERT_FILE` is missing.
     """
     bundle = environment.get("SSL_CERT_FILE")
     if bundle and not (PROJECT / bundle).is_file():

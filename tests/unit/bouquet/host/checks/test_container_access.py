@@ -11,8 +11,8 @@ from bouquet.host.checks.container_access import (
     ACL,
     CONTAINER_UID,
     check_readable_by_containers,
-    is_readable_by_containers,
     files_of_the_host,
+    is_readable_by_containers,
 )
 from bouquet.settings.host import HostSettings
 
