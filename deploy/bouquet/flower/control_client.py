@@ -24,6 +24,7 @@ from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 
 from bouquet.errors import FleetError
 from bouquet.flower.channels import open_channel
+from bouquet.runtime.grpc_proxy import through
 
 SETUP_SECONDS = 60.0
 """Time for one call while the fleet is set up, including the wait for a SuperLink that is starting."""
@@ -38,7 +39,9 @@ class ControlApiError(FleetError):
     """
 
     def __init__(self, address: str, code: str, details: str) -> None:
-        super().__init__(f"{address}: {code}: {details}", "check that the SuperLink is up: make status, make logs")
+        super().__init__(
+            f"{address}{through(address)}: {code}: {details}", "check that the SuperLink is up: make status, make logs"
+        )
         self.code = code
         self.details = details
 

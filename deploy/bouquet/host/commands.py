@@ -28,6 +28,7 @@ from bouquet.host.overrides import check_overrides
 from bouquet.host.run import APP, NOTHING_SUBMITTED, submit, summary
 from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
+from bouquet.runtime import grpc_proxy
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
 
@@ -192,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parsed = make_parser().parse_args(arguments)
     load_dotenv(PROJECT / ".env")  # like Compose: the environment wins
+    grpc_proxy.only_on_request()
     settings = HostSettings.read()
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())

@@ -24,6 +24,7 @@ from bouquet.host.checks.fleet_members import nodes
 from bouquet.host.checks.flwr_cli import flwr_cli
 from bouquet.host.checks.flwr_connection import check_connection
 from bouquet.host.checks.gpu_devices import SharesOf, gpus
+from bouquet.host.checks.http_proxies import http_proxies
 from bouquet.host.checks.memory import memory
 from bouquet.host.checks.partition_cache import cache_of_containers, cache_of_processes
 from bouquet.host.checks.published_ports import ports
@@ -147,6 +148,7 @@ def _for_any(settings: HostSettings, up: bool, shares: SharesOf, reader: Reader 
     yield "data", partial(data, settings.dataset, ask_hub, reader)
     yield "clock", partial(clock, ask_hub)
     yield "flwr", flwr_cli
+    yield "proxies", http_proxies
     yield "certificates", partial(certificates, settings, up, datetime.now(UTC))
 
 

@@ -7,7 +7,7 @@ from bouquet.host.checks.cpu_features import cpu
 from bouquet.host.checks.disk_space import by_disk, container_uses, disk, process_uses, unseen_disk
 from bouquet.host.checks.docker_limits import ignored_limits, limits
 from bouquet.host.checks.selinux import selinux
-from bouquet.host.checks.user_files import check_dataset, user_files
+from bouquet.host.checks.user_files import check_ca_bundle, check_dataset, user_files
 from bouquet.host.docker_info import DockerInfo, read_docker_info
 from bouquet.host.readable import Reader
 from bouquet.settings.host import HostSettings
@@ -32,6 +32,7 @@ def check_start(settings: HostSettings, *, containers: bool) -> Iterator[str]:
     for group in by_disk(process_uses(settings) if docker is None else container_uses(settings, docker)):
         disk(group)
     if docker is not None:
+        check_ca_bundle()
         limits(docker, settings)
         try:
             selinux(docker, settings)

@@ -17,6 +17,7 @@ from bouquet.errors import report_errors
 from bouquet.gpu import nvidia, plan
 from bouquet.node.cores import share_of_cores
 from bouquet.node.slot import acquire_partition
+from bouquet.runtime import grpc_proxy
 from bouquet.runtime.process import exec_module, resolve_port
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.node import PARTITION_ID, PARTITION_PINNED, SuperNodeSettings
@@ -69,6 +70,7 @@ def security(settings: SuperNodeSettings, partition_id: int) -> list[str]:
 def main() -> None:
     """Check the settings, acquire a partition, and replace this process by the one that serves."""
     settings = SuperNodeSettings.read()
+    grpc_proxy.only_on_request()
     partition_id, supernodes = acquire_slot(settings)
     os.environ[PARTITION_ID] = str(partition_id)
     os.environ[PARTITION_PINNED] = str(int(settings.partition_id is not None))

@@ -17,6 +17,7 @@ from bouquet.flower.node_session import NodeSession
 from bouquet.flower.supernode_main import run_supernode
 from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType
 from bouquet.node.slot import FleetSizeListener, watch_fleet_size
+from bouquet.runtime.grpc_proxy import through
 from bouquet.runtime.health import Health
 from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.node import ServingNodeSettings
@@ -41,8 +42,9 @@ def serve(arguments: Sequence[str], settings: ServingNodeSettings, executor_sett
         else:
             _serve_warm(arguments, settings, executor_settings, health, status)
     except SuperLinkUnreachableError as error:
+        superlink = _value(arguments, "--superlink")
         raise FleetError(
-            f"SUPERLINK={_value(arguments, '--superlink')}: gave up reaching the SuperLink",
+            f"SUPERLINK={superlink}: gave up reaching the SuperLink{through(superlink)}",
             "start it, or correct SUPERLINK; if it refused this node (see above), its log says why; "
             "SUPERLINK_MAX_WAIT sets for how many seconds a SuperNode tries",
         ) from error

@@ -13,6 +13,7 @@ from bouquet.contract.keys import key_path, make_key, public_key, write_identity
 from bouquet.contract.tls_files import CA
 from bouquet.errors import report_errors
 from bouquet.flower.control_client import ControlClient
+from bouquet.runtime import grpc_proxy
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.oneshot import EnrolSettings
 
@@ -38,6 +39,7 @@ def enrol(api: ControlClient, identities: Path, partition_ids: range) -> int:
 def main() -> None:
     """Enrol the SuperNodes, log how many, and write the fleet's size."""
     settings = EnrolSettings.read()
+    grpc_proxy.only_on_request()
     if settings.insecure:
         sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
     else:

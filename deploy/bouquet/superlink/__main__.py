@@ -8,6 +8,7 @@ import sys
 
 from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
 from bouquet.errors import FleetError, report_errors
+from bouquet.runtime import grpc_proxy
 from bouquet.runtime.process import exec_module, resolve_port
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.superlink import SuperLinkSettings
@@ -53,6 +54,7 @@ def security(settings: SuperLinkSettings) -> list[str]:
 def main() -> None:
     """Check the settings and replace this process by the one that serves."""
     settings = SuperLinkSettings.read()
+    grpc_proxy.only_on_request()
     settings.directories.state.mkdir(parents=True, exist_ok=True)
     if settings.insecure:
         sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")

@@ -77,8 +77,10 @@ def mmdebstrap_command(tar: Path) -> list[str]:
     """Return the command that writes the root file system to `tar`."""
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in EXCLUDED]
     included = [f"--dpkgopt=path-include=/usr/share/{pattern}" for pattern in INCLUDED]
-    # A customize hook runs after the packages' triggers, which would overwrite the bundle with Debian's.
-    bundle = [f"--customize-hook=upload {CA_BUNDLE} {CA_BUNDLE}"] if CA_BUNDLE.exists() else []
+    # A customize hook runs after the packages' triggers, which would overwrite the bundle with Debian's. The host's may
+    # be readable for root only; the containers' user reads its copy.
+    hooks = (f"upload {CA_BUNDLE} {CA_BUNDLE}", f'chmod 0644 "$1{CA_BUNDLE}"')
+    bundle = [f"--customize-hook={hook}" for hook in hooks] if CA_BUNDLE.exists() else []
     return [
         "mmdebstrap",
         "--quiet",

@@ -1,10 +1,13 @@
 """Whether the fleet can read the user's own files: the dataset, certificates, and the hub's token."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
+from bouquet.errors import SettingError
 from bouquet.host.readable import Reader, check_readable
-from bouquet.settings.host import HostSettings
+from bouquet.settings.host import PROJECT, HostSettings
 
 
 def user_files(settings: HostSettings, reader: Reader) -> str:
@@ -34,3 +37,14 @@ def check_dataset(folder: Path, reader: Reader) -> None:
     """
     parquet = any(folder.rglob("*.parquet"))
     check_readable("DATASET", folder, reader, "*.parquet" if parquet else "*")
+
+
+def check_ca_bundle(environment: Mapping[str, str] = os.environ) -> None:
+    """Check that the file with CA certificates for image builds exists; Compose would name it by its secret only.
+
+    Raises:
+        SettingError: It does not exist.
+    """
+    bundle = environment.get("SSL_CERT_FILE")
+    if bundle and not (PROJECT / bundle).is_file():
+        raise SettingError("SSL_CERT_FILE", bundle, "there is no such file", "correct it, or leave SSL_CERT_FILE out")

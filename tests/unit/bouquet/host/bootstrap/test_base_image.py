@@ -92,5 +92,7 @@ def test_only_signed_packages_go_in_and_the_hosts_ca_with_them(tmp_path: Path, m
     monkeypatch.setattr(base_image, "CA_BUNDLE", bundle)
     assert not any("customize-hook" in word for word in base_image.mmdebstrap_command(tmp_path / "tar"))
     bundle.touch()
-    assert f"--customize-hook=upload {bundle} {bundle}" in base_image.mmdebstrap_command(tmp_path / "tar")
+    command = base_image.mmdebstrap_command(tmp_path / "tar")
+    upload = command.index(f"--customize-hook=upload {bundle} {bundle}")
+    assert command[upload + 1] == f'--customize-hook=chmod 0644 "$1{bundle}"'  # for the containers' user
     assert all(f"signed-by={base_image.KEYRING}" in source for source in base_image.SOURCES.splitlines())

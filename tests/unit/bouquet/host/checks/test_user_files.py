@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bouquet.errors import SettingError
-from bouquet.host.checks.user_files import check_dataset, user_files
+from bouquet.host.checks.user_files import check_ca_bundle, check_dataset, user_files
 from bouquet.host.readable import Reader
 from bouquet.settings.host import HostSettings
 
@@ -43,3 +43,10 @@ def test_the_key_of_the_users_certificate_and_the_token_are_checked(tmp_path: Pa
 
 def test_without_such_settings_there_is_nothing_to_read() -> None:
     assert user_files(HostSettings.read({}), CONTAINERS).startswith("neither CERTIFICATES")
+
+
+def test_a_missing_file_with_cas_is_refused_before_the_build(tmp_path: Path) -> None:
+    check_ca_bundle({})
+    check_ca_bundle({"SSL_CERT_FILE": str(private(tmp_path / "ca.pem"))})
+    with pytest.raises(SettingError, match="^SSL_CERT_FILE=/nowhere.pem: there is no such file; "):
+        check_ca_bundle({"SSL_CERT_FILE": "/nowhere.pem"})

@@ -22,6 +22,8 @@ DOCKERFILES = ("Dockerfile.superlink", "Dockerfile.supernode")
 UID = "49999"
 ROLES = ("superlink", "supernode")
 ONE_SHOTS = ("certificates", "setup")
+INDEXES = ("PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX")
+"""The variables of pip and uv that name an index of packages."""
 INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
     *("BOUQUET_SIZE_FILE", "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED", "TASK_SLOT"),
@@ -32,7 +34,7 @@ INTERNAL = {
 
 OPTIONAL = (
     *("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES"),
-    *("EXECUTOR_GROWTH", "TAG"),
+    *("EXECUTOR_GROWTH", "TAG", "SSL_CERT_FILE", "grpc_proxy"),
 )
 """Documented as unset; the Compose file has a fallback for each."""
 
@@ -53,7 +55,7 @@ def uncommented(name: str) -> str:
 
 def documented(*, active_only: bool = False) -> dict[str, str]:
     """Return the settings of `.env.example`; those commented out have no default."""
-    pattern = r"^([A-Z_]+)=(.*)$" if active_only else r"^(?:# )?([A-Z_]+)=(.*)$"
+    pattern = r"^(\w+)=(.*)$" if active_only else r"^(?:# )?(\w+)=(.*)$"
     return dict(re.findall(pattern, text(".env.example"), re.MULTILINE))
 
 
@@ -212,6 +214,24 @@ def test_every_volume_is_mounted_where_the_user_may_write(compose: dict[str, Any
     assert set(targets) <= set(made.split())
 
 
+def test_a_mirrors_url_is_a_build_secret_and_neither_an_argument_nor_in_a_container(compose: dict[str, Any]) -> None:
+    for name in INDEXES:
+        assert compose["secrets"][name] == {"environment": name}
+        assert name in documented()
+    for name, service in compose["services"].items():
+        assert not set(INDEXES) & {*service.get("secrets", ()), *service.get("environment", ())}
+        if name in ROLES:
+            assert set(INDEXES) < set(service["build"]["secrets"])
+            assert not set(INDEXES) & service["build"]["args"].keys()
+
+
+def test_without_a_token_file_the_token_path_does_not_exist(compose: dict[str, Any]) -> None:
+    # The empty default secret may belong to root alone, and the hub's client forgives only a missing file.
+    for role in ROLES:
+        assert compose["services"][role]["environment"]["HF_TOKEN_PATH"] == "/run/secrets/${HF_TOKEN_FILE:+hf_}token"
+        assert compose["services"][role]["secrets"] == ["hf_token"]
+
+
 # -- deploy/compose/gpu.yml
 
 OVERLAY = "deploy/compose/gpu.yml"
@@ -274,10 +294,10 @@ def test_the_gpu_overlay_builds_both_images_with_cuda_and_changes_nothing_else(w
 def test_every_setting_of_the_compose_file_is_documented_with_the_same_default(compose: dict[str, Any]) -> None:
     defaults = documented(active_only=True)
     text_of_both = uncommented("docker-compose.yml") + uncommented(OVERLAY)
-    for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text_of_both):
+    for name, default in re.findall(r"\$\{(\w+):-([^}]*)\}", text_of_both):
         if name not in OPTIONAL:
             assert defaults[name] == default, name
-    for name in re.findall(r"\$\{([A-Z_]+)", text_of_both):
+    for name in re.findall(r"\$\{(\w+)", text_of_both):
         assert name in documented()
     for service in compose["services"].values():
         for name, value in service.get("environment", {}).items():
@@ -325,6 +345,44 @@ def test_both_images_are_built_alike_so_that_they_share_their_layers() -> None:
 def test_what_differs_between_the_images_adds_no_layer(name: str) -> None:
     role = text(name).partition("# -- The role\n")[2].replace("\\\n", "")
     assert {line.split()[0] for line in role.splitlines()} == {"LABEL", "ENTRYPOINT"}
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_comes_from_the_checkout_is_made_readable_in_a_stage_of_its_own(name: str) -> None:
+    stages = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM|\Z)", text(name), re.MULTILINE | re.DOTALL))
+    assert stages["files"].rstrip().splitlines()[:3] == [
+        "COPY data/cifar10-sample /files/data/cifar10-sample",
+        "COPY deploy/bouquet /files/lib/bouquet",
+        "RUN chmod -R u=rwX,go=rX /files",
+    ]
+    copies = re.findall(r"^(?:COPY|ADD) .+$", stages["runtime"], re.MULTILINE)
+    assert copies and all(copy.startswith("COPY --from=files ") for copy in copies)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_packages_come_from_the_users_mirror_with_the_hashes_of_the_lock(name: str) -> None:
+    runs = [run for run in re.findall(r"^RUN (.+)$", text(name).replace("\\\n", ""), re.MULTILINE) if "/uv" in run]
+    pip, export, sync = runs
+    for run, variable, install in (
+        (pip, INDEXES[0], "pip install"),
+        (sync, INDEXES[-1], "uv pip sync"),
+    ):
+        mounted = re.findall(r"--mount=type=secret,id=(\w+)", run)
+        assert set(mounted) == set(INDEXES)
+        assert re.search(rf"{install} .*--require-hashes", run)
+        # The last one that is set wins: the tool's own variable.
+        [order] = re.findall(r"for name in ([\w ]+);", run)
+        assert order.split() == mounted and mounted[-1] == variable
+        assert f"export {variable} " in run
+    # It compares uv.lock, whose sources are on PyPI, with pyproject.toml: with another index, it would not fit.
+    assert "--locked" in export and "type=secret" not in export
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_another_ca_file_is_not_taken_from_the_cache(name: str, compose: dict[str, Any]) -> None:
+    assert compose["services"][name.removeprefix("Dockerfile.")]["build"]["args"]["CA_BUNDLE"] == "${SSL_CERT_FILE:-}"
+    base = text(name).partition(" AS base\n")[2].partition("\nFROM ")[0]
+    assert base.index("ARG CA_BUNDLE=\n") < base.index("--mount=type=secret,id=ca_bundle")
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
