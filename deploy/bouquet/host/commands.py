@@ -1,6 +1,7 @@
 """The `bouquet` command and its subcommands."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -173,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = make_parser().parse_args(arguments)
     load_dotenv(PROJECT / ".env")  # like Compose: the environment wins
     settings = HostSettings.read()
+    os.environ["FLWR_HOME"] = str(settings.flower_home)  # `flwr` does not expand `~`
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=parsed.run_config.strip())
     COMMANDS[parsed.command](settings)
