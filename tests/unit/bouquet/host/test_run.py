@@ -1,7 +1,6 @@
 """The end of a run: the table of one that succeeded, the error and its reasons of one that did not."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def test_a_completed_run_without_a_model_is_a_failure(tmp_path: Path, metrics_wr
         summary(tmp_path, COMPLETED)
 
 
-FLWR_WITH_AN_INTERRUPTED_LOG = """#!{python}
+FLWR_WITH_AN_INTERRUPTED_LOG = """#!/usr/bin/env python3
 import json, pathlib, sys
 calls = pathlib.Path(__file__).with_suffix(".calls")
 before = calls.read_text().split() if calls.exists() else []
@@ -96,7 +95,7 @@ def test_an_interrupted_log_stream_continues_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     flwr = tmp_path / "flwr"
-    flwr.write_text(FLWR_WITH_AN_INTERRUPTED_LOG.format(python=sys.executable))
+    flwr.write_text(FLWR_WITH_AN_INTERRUPTED_LOG.format())
     flwr.chmod(0o755)
     monkeypatch.setattr("bouquet.host.run.FLWR", flwr)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
