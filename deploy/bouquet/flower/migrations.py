@@ -4,23 +4,24 @@ Flower gives Alembic the folder of its migrations in an option that Alembic spli
 no migrations, and the database gets no tables.
 """
 
-from functools import partial
 from importlib import import_module
 from typing import Any
 
 from bouquet.flower.replacements import replace
 
 _ALEMBIC = "flwr.supercore.state.alembic.utils"
+_flower = import_module(_ALEMBIC)
+_build_stock_config = _flower.build_alembic_config
 
 
 def allow_any_path() -> None:
     """Make Alembic take the folder of Flower's migrations as one path. Call it before a database is opened."""
-    replace(_ALEMBIC, "build_alembic_config", partial(_build, import_module(_ALEMBIC).build_alembic_config))
+    replace(_ALEMBIC, "build_alembic_config", _build_config)
 
 
-def _build(build: Any, engine: Any) -> Any:
-    config, flower = build(engine), import_module(_ALEMBIC)
-    folders = [flower.ALEMBIC_DIR / "versions", *flower._version_locations]
+def _build_config(engine: Any) -> Any:
+    config = _build_stock_config(engine)
+    folders = [_flower.ALEMBIC_DIR / "versions", *_flower._version_locations]
     config.set_main_option("path_separator", "newline")
     config.set_main_option("version_locations", "\n".join(map(str, folders)))
     return config

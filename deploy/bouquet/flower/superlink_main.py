@@ -34,7 +34,6 @@ from bouquet.flower.control_servicer import EventControlServicer
 from bouquet.flower.fleet_servicer import EventFleetServicer
 from bouquet.flower.link_state import StateFactory
 from bouquet.flower.message_files import MessageFiles
-from bouquet.flower.migrations import allow_any_path
 from bouquet.flower.node_auth import NodeAuthInterceptor
 from bouquet.flower.object_files import ObjectFilesFactory
 from bouquet.flower.superlink_events import SuperLinkEvents
@@ -193,7 +192,6 @@ def run_superlink(events: SuperLinkEvents, files: MessageFiles, *, first: bool =
         first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
     """
     check_version()
-    allow_any_path()
     warn_if_flwr_update_available(process_name="flower-superlink")
     config = _parse_superlink_lifespan_config()
     log(INFO, "Starting Flower SuperLink")

@@ -1,7 +1,6 @@
 """The SuperLink's database where the path of the environment has spaces."""
 
 import shutil
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -22,10 +21,7 @@ def test_a_database_gets_its_tables_when_the_path_of_flower_has_a_space_and_a_co
     folder = tmp_path / "home of é, 2" / "alembic"
     shutil.copytree(flower.ALEMBIC_DIR, folder)
     monkeypatch.setattr(flower, "ALEMBIC_DIR", folder)
-    stock = flower.build_alembic_config
-    while isinstance(stock, partial):  # another test has run a SuperLink in this process
-        stock = stock.args[0]
-    monkeypatch.setattr(flower, "build_alembic_config", stock)
+    monkeypatch.setattr(flower, "build_alembic_config", migrations._build_stock_config)
     if fixed:
         migrations.allow_any_path()
     engine = create_engine(f"sqlite:///{tmp_path / 'state.db'}")
