@@ -2,10 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help run up down logs status doctor gpus results connection join-command test bench lint
 
-# Outside the checkout, because `flwr run` walks every file in it (docs/decisions/0005-environment-outside.md).
-CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bouquet
-VENV ?= $(CACHE)/venv-$(firstword $(shell printf %s "$(CURDIR)" | cksum))
 PYTHON ?= python3
+export PYTHON
 BIN := .venv/bin
 
 run: .venv/ready  ## set everything up, run the app on the fleet, show the results
@@ -28,7 +26,8 @@ test: .venv/ready  ## run all tests: units, simulation, process fleets, containe
 bench: .venv/ready  ## measure the arithmetic, this fleet, the stock executor and Flower's simulation
 	$(BIN)/python -m benchmarks
 
-lint: .venv/ready  ## ruff, mypy --strict, import-linter, hadolint, yamllint, shellcheck
+lint: .venv/ready  ## uv.lock, ruff, mypy --strict, import-linter, hadolint, yamllint, shellcheck
+	$(BIN)/uv lock --quiet --check --offline --no-config --default-index https://pypi.org/simple
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -37,14 +36,9 @@ lint: .venv/ready  ## ruff, mypy --strict, import-linter, hadolint, yamllint, sh
 	$(BIN)/yamllint --strict .
 	$(BIN)/shellcheck .ci/run
 
-# Compiled now: Ray, for Flower's simulation, gives up on processes that take more than 30 s to import.
 .venv/ready: uv.lock requirements/uv.txt
-	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	ln -sfn $(VENV) .venv
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --locked --compile-bytecode \
-		--extra host --extra $(or $(TENSORFLOW),cpu)
-	touch $@
+	@PYTHONPATH=deploy "$$PYTHON" -m bouquet.host.bootstrap.environment
+	@touch $@
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | sort | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'

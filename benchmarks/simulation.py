@@ -1,6 +1,8 @@
 """Flower's simulation of the same app, on a SuperLink that the benchmark starts."""
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,6 +34,8 @@ def simulation(folder: Path, supernodes: int, dataset: Path) -> Iterator[dict[st
         "BOUQUET_CACHE_DIR": str(folder / "cache"),
         "BOUQUET_RESULTS_DIR": str(folder / "results"),
         "BOUQUET_SUPERNODES": str(supernodes),
+        # Ray starts Python by a shell command, and does not quote a path with a space.
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"py_executable": shlex.quote(sys.executable)}}),
     }
     command = [
         *(str(BIN / "flower-superlink"), "--insecure", "--simulation", "--disable-runtime-dependency-installation"),

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,8 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
         "BOUQUET_CACHE_DIR": str(tmp_path / "cache"),
         "BOUQUET_SUPERNODES": str(NODES),
+        # Ray starts Python by a shell command, and does not quote a path with a space.
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"py_executable": shlex.quote(sys.executable)}}),
     }
     environment.pop("BOUQUET_RESULTS_DIR", None)  # so that the default is tested
     log = tmp_path / "superlink.log"

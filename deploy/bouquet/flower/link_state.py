@@ -21,6 +21,7 @@ from flwr.superlink.federation import FederationManager
 
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.message_state import MessageState
+from bouquet.flower.migrations import allow_any_path
 from bouquet.flower.object_files import ObjectFiles, ObjectFilesFactory
 
 FRESH_SECONDS = 1.0  # an answer of the database is valid for so long, unless this process changes it earlier
@@ -76,6 +77,7 @@ class LinkState(SqlLinkState):
 
     def initialize(self, *args: Any, **options: Any) -> Any:
         """Open the database, and read the messages that an earlier process has left."""
+        allow_any_path()
         result = super().initialize(*args, **options)
         self.messages.restore()
         return result

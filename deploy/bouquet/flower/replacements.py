@@ -13,6 +13,10 @@ REPLACEMENTS: dict[tuple[str, str], str] = {
         _RUN_SERVERAPP,
         "start_log_uploader",
     ): "Flower's wakes five times a second, whether or not there are lines to upload",
+    (
+        "flwr.supercore.state.alembic.utils",
+        "build_alembic_config",
+    ): "Alembic splits Flower's list of folders at spaces, which may be part of the environment's path",
     (_RUN_SERVERAPP, "flush_logs"): "Flower's sleeps for a second at the end of each run",
     (_RUN_SERVERAPP, "run_"): "it loads the app; a worker has to forget modules that the app brings itself first",
     (_RUN_SERVERAPP, "flwr_exit"): "SIGTERM during Flower's is a deadlock: its handler takes a lock that is held",

@@ -193,8 +193,8 @@ HELP = {
     ),
     "results": CommandHelp(
         "copy the results of all runs out of the fleet",
-        "Copy the results of all runs from the SuperLink's volume to RESULTS. (`bouquet run` copies those of its own\n"
-        "run.) A process fleet writes to RESULTS itself, so there is nothing to copy.",
+        "Copy the results of all runs from the fleet to RESULTS. (`bouquet run` copies those of its own run.) The\n"
+        "fleet keeps them too, and files of your own in RESULTS stay.",
         ("RESULTS", *_ALL_FLEETS),
         "RESULTS=/tmp/results bouquet results",
         (SettingError, FleetError),

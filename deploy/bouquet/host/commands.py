@@ -1,6 +1,7 @@
 """The `bouquet` command and its subcommands."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
 from bouquet.host.overrides import check_overrides
+from bouquet.host.results_folder import check_results
 from bouquet.host.run import APP, NOTHING_SUBMITTED, submit, summary
 from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
@@ -56,6 +58,7 @@ def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
     """Start the fleet, wait until it is healthy, write the connection to it, and return both."""
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
+    check_results(settings.results)
     for line in preflight.check_start(settings, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
     if settings.dataset:
@@ -195,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load_dotenv(PROJECT / ".env")  # like Compose: the environment wins
     grpc_proxy.only_on_request()
     settings = HostSettings.read()
+    os.environ["FLWR_HOME"] = str(settings.flower_home)  # `flwr` does not expand `~`
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
     COMMANDS[parsed.command](settings)

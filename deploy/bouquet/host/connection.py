@@ -9,7 +9,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from bouquet.errors import FleetError, SettingError
-from bouquet.files import write_if_changed
+from bouquet.files import write_if_changed, write_users_file
 
 NAME = "local-deployment"
 CONFIG = "config.toml"
@@ -29,7 +29,7 @@ def write_connection(address: str, flower_home: Path, root_certificate: bytes | 
         The path of the file.
 
     Raises:
-        SettingError: The file is not TOML, or its `superlink` is not a table.
+        SettingError: The file is not TOML, its `superlink` is not a table, or it cannot be written.
     """
     path = flower_home / CONFIG
     document = read_config(flower_home)
@@ -40,13 +40,17 @@ def write_connection(address: str, flower_home: Path, root_certificate: bytes | 
         # What `flwr` itself would write on a new machine.
         connections["default"] = "local"
         connections["local"] = _table(address=":local:")
-    if root_certificate is None:
-        connections[NAME] = _table(address=address, insecure=True)
-    else:
-        certificate = flower_home.resolve() / CERTIFICATE
-        write_if_changed(certificate, root_certificate)
-        connections[NAME] = _table(address=address, **{"root-certificates": str(certificate)})
-    write_if_changed(path, tomlkit.dumps(document).encode())
+    try:
+        if root_certificate is None:
+            connections[NAME] = _table(address=address, insecure=True)
+        else:
+            certificate = flower_home.resolve() / CERTIFICATE
+            write_if_changed(certificate, root_certificate)
+            connections[NAME] = _table(address=address, **{"root-certificates": str(certificate)})
+        write_users_file(path, tomlkit.dumps(document).encode())
+    except OSError as error:
+        problem = f"the connection `{NAME}` cannot be written ({error.filename or path}: {error.strerror})"
+        raise SettingError("FLWR_HOME", flower_home, problem, "give a folder that you can write to") from error
     return path
 
 
@@ -69,11 +73,13 @@ def read_config(flower_home: Path) -> tomlkit.TOMLDocument:
     """Return Flower's configuration; empty where there is no file.
 
     Raises:
-        SettingError: The file is not TOML.
+        SettingError: The file is not TOML, or cannot be read.
     """
     path = flower_home / CONFIG
     try:
         return tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError("FLWR_HOME", flower_home, f"{CONFIG} cannot be read ({error})", FILE_HINT) from error
     except TOMLKitError as error:
         raise SettingError("FLWR_HOME", flower_home, f"{CONFIG} is not TOML ({error})", FILE_HINT) from error
 

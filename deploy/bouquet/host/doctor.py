@@ -31,6 +31,7 @@ from bouquet.host.checks.published_ports import ports
 from bouquet.host.checks.selinux import selinux
 from bouquet.host.checks.training_data import data
 from bouquet.host.checks.user_files import user_files
+from bouquet.host.checks.writable_folders import writable_folders
 from bouquet.host.docker_info import read_docker_info
 from bouquet.host.endpoint import Endpoint
 from bouquet.host.fleet.base import Fleet
@@ -147,6 +148,7 @@ def _for_any(settings: HostSettings, up: bool, shares: SharesOf, reader: Reader 
     yield "gpus", partial(gpus, settings, shares)
     yield "data", partial(data, settings.dataset, ask_hub, reader)
     yield "clock", partial(clock, ask_hub)
+    yield "folders", partial(writable_folders, settings)
     yield "flwr", flwr_cli
     yield "proxies", http_proxies
     yield "certificates", partial(certificates, settings, up, datetime.now(UTC))

@@ -6,6 +6,7 @@ variables and imports neither of the two.
 """
 
 import os
+import re
 import sys
 from functools import partial
 
@@ -29,8 +30,17 @@ def node_config(settings: SuperNodeSettings, partition_id: int, supernodes: int)
     """Return what the ClientApp finds in `context.node_config`, in Flower's notation."""
     config = f"partition-id={partition_id} num-partitions={supernodes}"
     if settings.dataset is not None:
-        config += f' dataset="{settings.dataset}"'
+        config += f" dataset={quoted(settings.dataset)}"
     return config
+
+
+def quoted(value: str) -> str:
+    """Return a string as `flower-supernode --node-config` takes it: in TOML's notation, without a `"` inside.
+
+    Flower looks for the closing quote with a regular expression, which does not know that a backslash may escape one.
+    """
+    escaped = value.replace("\\", "\\\\")
+    return '"' + re.sub(r'["\x00-\x1f\x7f]', lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
 
 
 def command_line(settings: SuperNodeSettings, partition_id: int, supernodes: int) -> list[str]:

@@ -110,12 +110,12 @@ class HostSettings:
             hub_token=_existing_file("HF_TOKEN_FILE", token) if token else None,
             partition_id=whole_number(environment, "PARTITION_ID", 0, 0, MAX_SUPERNODES) if joining else None,
             run_config=text(environment, "RUN_CONFIG", ""),
-            results=Path(text(environment, "RESULTS", str(PROJECT / "results"))),
+            results=_path("RESULTS", text(environment, "RESULTS", "results")),
             gpus=GpuSettings.read(environment),
             base_image=text(environment, "BASE_IMAGE", "") or None,
             tag=text(environment, "TAG", text(environment, "COMPOSE_PROJECT_NAME", "bouquet")),
-            flower_home=Path(text(environment, "FLWR_HOME", str(Path.home() / ".flwr"))),
-            home=Path(text(environment, "BOUQUET_HOME", str(PROJECT / ".bouquet"))).resolve(),
+            flower_home=_path("FLWR_HOME", text(environment, "FLWR_HOME", "~/.flwr")),
+            home=_path("BOUQUET_HOME", text(environment, "BOUQUET_HOME", ".bouquet")).resolve(),
             up_timeout=whole_number(environment, "UP_TIMEOUT", 300, 1, 86400),
             offline=text(environment, "HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"),
             preload=ExecutorSettings.read("clientapp", environment).preload,
@@ -135,15 +135,23 @@ def _cpu_limit(environment: Environment, name: str) -> float:
     return limit
 
 
+def _path(name: str, value: str) -> Path:
+    """Return an absolute path: `~` is expanded, as Compose does; a relative path is relative to the checkout."""
+    try:
+        return PROJECT / Path(value).expanduser()
+    except RuntimeError as error:
+        raise SettingError(name, value, "there is no such home folder", f"correct it, or leave {name} out") from error
+
+
 def _existing_folder(name: str, value: str, hint: str) -> Path:
-    path = Path(value).expanduser().resolve()
+    path = _path(name, value).resolve()
     if not _look(name, value, path.is_dir):
         raise SettingError(name, value, "there is no such folder", f"{hint}, or leave {name} out")
     return path
 
 
 def _existing_file(name: str, value: str) -> Path:
-    path = Path(value).expanduser().resolve()
+    path = _path(name, value).resolve()
     if not _look(name, value, path.is_file):
         raise SettingError(name, value, "there is no such file", f"correct it, or leave {name} out")
     return path

@@ -16,7 +16,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     def put(**scripts: str) -> None:
         for name, body in scripts.items():
             script = tmp_path / name
-            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\n{body}\n')
+            script.write_text(f'#!/bin/sh\necho "{name} $*" >> "{tmp_path}/calls"\n{body}\n')
             script.chmod(0o755)
 
     return put

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bouquet.files import write_atomically, write_if_changed
+from bouquet.files import write_atomically, write_if_changed, write_users_file
 
 
 def mode_of(path: Path) -> int:
@@ -116,3 +116,32 @@ def test_other_content_is_written_with_its_folders(tmp_path: Path) -> None:
     write_if_changed(path, b"old")
     write_if_changed(path, b"new", 0o600)
     assert (path.read_bytes(), mode_of(path)) == (b"new", 0o600)
+
+
+def test_a_users_file_that_is_a_link_stays_one_and_keeps_its_mode(tmp_path: Path) -> None:
+    target, link = tmp_path / "dotfiles" / "config.toml", tmp_path / "config.toml"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    target.chmod(0o600)
+    link.symlink_to("dotfiles/config.toml")
+    os.umask(0o077)
+    for mode in (0o600, 0o664):
+        target.chmod(mode)
+        write_users_file(link, b"new %o" % mode)
+        assert link.is_symlink()
+        assert (target.read_bytes(), mode_of(target)) == (b"new %o" % mode, mode)
+    assert names(tmp_path) == ["config.toml", "dotfiles"]
+
+
+def test_a_users_file_with_the_same_content_is_left_alone(tmp_path: Path) -> None:
+    write_users_file(tmp_path / "file", b"content")
+    before = (tmp_path / "file").stat()
+    write_users_file(tmp_path / "file", b"content")
+    assert (tmp_path / "file").stat().st_ino == before.st_ino
+
+
+def test_a_link_of_the_users_that_leads_nowhere_yet_leads_to_the_new_file(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "file")
+    write_users_file(tmp_path / "link", b"content", 0o640)
+    assert (tmp_path / "link").is_symlink()
+    assert mode_of(tmp_path / "folder" / "file") == 0o640

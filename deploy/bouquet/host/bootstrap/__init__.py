@@ -1,1 +1,1 @@
-"""Prepares a machine for a fleet of containers: the base image, and Docker's Compose and buildx plugins."""
+"""Prepares a machine: the Python environment of a checkout, the base image, and Docker's Compose and buildx plugins."""

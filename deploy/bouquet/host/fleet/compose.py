@@ -19,6 +19,7 @@ from bouquet.gpu import plan as gpu
 from bouquet.host.bootstrap import base_image, compose_plugin
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.compose_files import compose_files
+from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
 from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT, HostSettings
 
@@ -198,23 +199,20 @@ class ComposeFleet:
             FleetError: The SuperLink's container is not running, or `destination` cannot be written to.
         """
         superlink = self._superlink()
-        destination.mkdir(parents=True, exist_ok=True)
         source = f"{RESULTS_IN_CONTAINER}/{run_id or '.'}"
         try:
             self._docker.container.execute(superlink, ["test", "-e", source])
         except DockerException:
             return  # a run that was rejected has no results
-        try:
-            self._docker.container.copy((superlink, source), destination)
-        except DockerException as error:
-            raise FleetError(
-                f"RESULTS={destination}: the results could not be copied there ({error.stderr})",
-                "free some space or set RESULTS to another folder, then: make results",
-            ) from error
-        if run_id is not None:
-            latest = destination / "latest"
-            latest.unlink(missing_ok=True)
-            latest.symlink_to(run_id)
+        with incoming(destination) as staged:
+            try:
+                self._docker.container.copy((superlink, source), staged)
+            except DockerException as error:
+                raise FleetError(
+                    f"RESULTS={destination}: the results could not be copied ({error.stderr})", COPY_HINT
+                ) from error
+            if run_id is not None:
+                (staged / LATEST).symlink_to(run_id)
 
     def _superlink(self) -> Container:
         with docker_errors("the containers could not be listed"):

@@ -1,7 +1,7 @@
 """The fleet without Docker: the containers' entry points as local processes, under one supervisor.
 
 All files are in `.bouquet/processes/` (`BOUQUET_HOME`): the supervisor's lock, which it holds while it runs, and its
-plan; a log and a run folder for each member; the SuperLink's state, leases and caches.
+plan; a log and a run folder for each member; the SuperLink's state, leases, caches and results.
 """
 
 import contextlib
@@ -26,8 +26,10 @@ from bouquet.contract.tls_files import CA
 from bouquet.errors import FleetError
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
+from bouquet.host import own_folder
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.supervisor import RELOAD, Child, read_plan, write_plan
+from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
 from bouquet.oneshot.certificates import ensure
 from bouquet.polling import poll_until
 from bouquet.settings.env import Directories
@@ -48,6 +50,7 @@ class ProcessFleet:
         self._home = settings.home / "processes"
         self._lock = self._home / "supervisor.lock"
         self._plan = self._home / "plan.json"
+        self._results = self._home / "results"
         self._size = self._home / "leases" / "size"
 
     def prepare(self) -> Iterator[str]:
@@ -59,12 +62,14 @@ class ProcessFleet:
 
         Raises:
             FleetError: The fleet is not healthy in time.
+            SettingError: BOUQUET_HOME/processes has files that are not Bouquet's, or cannot be written.
         """
+        # Before anything is written or removed there.
+        own_folder.claim(self._home, "BOUQUET_HOME", self._settings.home, earlier_marker=self._lock.name)
         gpus = nvidia.for_processes(self._settings.gpus, self._settings.supernodes)[0]
         children = self._children({} if gpus else {"GPUS": "none"})
         if not self._settings.insecure:
             # The plan and the environment hold no secrets: the processes read them from files of their owner's.
-            self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
             ensure(replace(self._settings.certificates, directories=self._directories()))
         supervisor = self._supervisor()
         running = read_plan(self._plan) if supervisor else []
@@ -91,7 +96,7 @@ class ProcessFleet:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(supervisor, signal.SIGKILL)
         if volumes:
-            shutil.rmtree(self._home, ignore_errors=True)
+            own_folder.remove(self._home)
 
     def members(self) -> list[Member]:
         """Return the members of the running supervisor's plan, with the state that each run folder shows."""
@@ -136,7 +141,19 @@ class ProcessFleet:
         return None if self._settings.insecure else _read(self._directories().identities / CA)
 
     def collect_results(self, destination: Path, run_id: str | None = None) -> None:
-        """Do nothing: the ServerApp runs as the current user and writes to `destination` itself."""
+        """Copy results to the user's folder; the fleet keeps them too.
+
+        Raises:
+            FleetError: `destination` cannot be written, or the disk is full.
+        """
+        found = [self._results / run_id] if run_id else sorted(self._results.glob("*"))
+        newest = run_id or _newest(self._results)
+        with incoming(destination) as staged:
+            for folder in found:
+                if folder.is_dir() and not folder.is_symlink():  # a run that was rejected has no results
+                    _copy(folder, staged / folder.name, destination)
+            if newest and (staged / newest).is_dir():
+                (staged / LATEST).symlink_to(newest)
 
     def _directories(self) -> Directories:
         home = self._home
@@ -167,7 +184,7 @@ class ProcessFleet:
             "INSECURE": str(int(settings.insecure)),
             "BOUQUET_CACHE_DIR": str(self._home / "cache"),
             "BOUQUET_CACHE_GIB": str(settings.partition_cache_gib),
-            "BOUQUET_RESULTS_DIR": str(settings.results.resolve()),
+            "BOUQUET_RESULTS_DIR": str(self._results),
             "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
         }
         if settings.dataset:
@@ -288,6 +305,21 @@ def _differ_in_number(running: list[Child], wanted: list[Child]) -> bool:
     """Whether two fleets differ only in the number of SuperNodes at the end of the list."""
     common = min(len(running), len(wanted))
     return len(running) != len(wanted) and running[:common] == wanted[:common]
+
+
+def _newest(results: Path) -> str | None:
+    """Return the run that the fleet's link `latest` names; None before the first run."""
+    try:
+        return str((results / LATEST).readlink())
+    except OSError:
+        return None
+
+
+def _copy(folder: Path, staged: Path, destination: Path) -> None:
+    try:
+        shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(".unfinished-*"))
+    except (OSError, shutil.Error) as error:
+        raise FleetError(f"RESULTS={destination}: the results could not be copied ({error})", COPY_HINT) from error
 
 
 def _read(certificate: Path) -> bytes:

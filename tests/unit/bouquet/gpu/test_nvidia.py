@@ -46,7 +46,7 @@ def smi(tmp_path: Path) -> str:
     (tmp_path / "queried").write_text(QUERIED)
     (tmp_path / "listed").write_text(LISTED)
     cat = 'while read -r line || [ -n "$line" ]; do echo "$line"; done <'
-    return f'if [ "$1" = -L ]; then IFS=; {cat} {tmp_path}/listed; else {cat} {tmp_path}/queried; fi'
+    return f'if [ "$1" = -L ]; then IFS=; {cat} "{tmp_path}/listed"; else {cat} "{tmp_path}/queried"; fi'
 
 
 def docker(runtimes: str) -> str:

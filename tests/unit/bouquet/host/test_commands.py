@@ -1,9 +1,11 @@
 """The command line: what its help says, and which settings the commands get."""
 
+import os
 import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[HostSettings]:
     settings: list[HostSettings] = []
     monkeypatch.setitem(COMMANDS, "run", settings.append)
     monkeypatch.setattr(commands, "load_dotenv", lambda path: None)
+    monkeypatch.setenv("FLWR_HOME", "~/my flwr")
     return settings
 
 
@@ -88,6 +91,11 @@ def test_the_flag_run_config_wins_over_the_variable(given: list[HostSettings], m
     main(["run", "--run-config", ""])
     main(["run"])
     assert [settings.run_config for settings in given] == ["num-server-rounds=1", "", "num-server-rounds=5"]
+
+
+def test_flwr_gets_its_home_without_a_tilde(given: list[HostSettings]) -> None:
+    main(["run"])
+    assert os.environ["FLWR_HOME"] == str(given[0].flower_home) == str(Path.home() / "my flwr")
 
 
 def test_the_module_runs_the_same_command() -> None:

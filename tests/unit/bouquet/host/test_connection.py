@@ -90,3 +90,22 @@ def test_without_a_connection_the_error_says_how_to_write_it(tmp_path: Path, tex
         (tmp_path / "config.toml").write_text(text)
     with pytest.raises(FleetError, match="no connection `local-deployment`; write it: make connection"):
         read_connection(tmp_path)
+
+
+def test_a_configuration_that_is_a_link_stays_one_and_keeps_its_mode(tmp_path: Path) -> None:
+    mine, home = tmp_path / "dotfiles.toml", tmp_path / "flwr"
+    mine.write_text("# mine\n")
+    mine.chmod(0o600)
+    home.mkdir()
+    (home / "config.toml").symlink_to(mine)
+    write_connection("127.0.0.1:9093", home)
+    assert (home / "config.toml").is_symlink()
+    assert mine.stat().st_mode & 0o777 == 0o600
+    assert "# mine" in mine.read_text()
+    assert read_connection(home) == ("127.0.0.1:9093", None)
+
+
+def test_a_home_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingError, match=r"FLWR_HOME=.*/file: .*Not a directory\)?; give a folder"):
+        write_connection("127.0.0.1:9093", tmp_path / "file")

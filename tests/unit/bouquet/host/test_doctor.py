@@ -50,6 +50,8 @@ def test_a_machine_without_docker_is_examined_for_processes(install: Install, tm
         "clock",
         "certificates",
         "flwr",
+        "proxies",
+        "folders",
         "cpu",
         "files",
         "cache",

@@ -35,7 +35,7 @@ def test_its_container_is_as_hardened_and_as_limited_as_that_of_compose() -> Non
 
 def test_the_key_goes_by_stdin_and_what_it_starts_has_none(tmp_path: Path, install: Install) -> None:
     identity = CERTIFICATE + make_key()
-    install(docker=f'case "$*" in *interactive*) while read -r line; do echo "$line"; done > {tmp_path}/stdin;; esac')
+    install(docker=f'case "$*" in *interactive*) while read -r line; do echo "$line"; done > "{tmp_path}/stdin";; esac')
     command = start_command("latest", "fleet.example.org:9092", 10, 11, identity)
     subprocess.run(["/bin/sh", "-c", command], check=True)
     keep, start = (tmp_path / "calls").read_text().splitlines()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bouquet.node import __main__ as supernode
+from bouquet.settings.node import SuperNodeSettings
 from tests.unit.bouquet.conftest import Install
 
 INHERITED = ("SUPERNODES", "PARTITION_ID", "EXECUTOR", "GPU", "CUDA", "BOUQUET", "TF_", "OMP_")
@@ -51,3 +52,14 @@ def test_each_node_is_bound_to_its_share_by_its_partition_id(
         assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
         assert os.environ["BOUQUET_GPU_MEMORY_MIB"] == "1945"
     assert "partition-id=2 num-partitions=10" in executed
+
+
+@pytest.mark.parametrize(
+    "path", ["/a b", "/it's", '/a "quoted" name', "/back\\slash\\n", "/x=1 y", "/é\tü\nx", "/a.toml"]
+)
+def test_flower_reads_the_dataset_of_a_node_whatever_its_path(path: str) -> None:
+    from flwr.common.config import parse_config_args
+
+    settings = SuperNodeSettings.read({"BOUQUET_DATASET": path})
+    expected = {"partition-id": 1, "num-partitions": 2, "dataset": path}
+    assert parse_config_args([supernode.node_config(settings, 1, 2)]) == expected

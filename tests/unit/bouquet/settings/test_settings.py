@@ -8,7 +8,7 @@ from bouquet.errors import SettingError
 from bouquet.node.cores import share_of_cores
 from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.gpu_settings import GpuSettings
-from bouquet.settings.host import HostSettings
+from bouquet.settings.host import PROJECT, HostSettings
 from bouquet.settings.node import SuperNodeSettings
 from bouquet.settings.oneshot import EnrolSettings
 from bouquet.settings.superlink import SuperLinkSettings
@@ -72,12 +72,6 @@ def test_a_dataset_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     with pytest.raises(SettingError, match="DATASET=.*missing: there is no such folder; give a folder"):
         HostSettings.read({"DATASET": str(missing)})
-
-
-def test_a_relative_dataset_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "images").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert HostSettings.read({"DATASET": "images"}).dataset == tmp_path / "images"
 
 
 @pytest.mark.parametrize("value", ["0", "65536", "http"])
@@ -202,3 +196,25 @@ def test_the_bounds_of_a_clientapps_process_are_not_set_by_default() -> None:
 def test_an_impossible_bound_is_refused(name: str, value: str) -> None:
     with pytest.raises(SettingError, match=f"{name}={value}: .*give a whole number from 0 to 1000000"):
         ExecutorSettings.read("clientapp", {name: value})
+
+
+def test_a_tilde_in_a_path_is_the_home_and_a_relative_path_starts_at_the_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home of é"))
+    monkeypatch.chdir(tmp_path)
+    names = ("RESULTS", "FLWR_HOME", "BOUQUET_HOME")
+    for given, expected in (("~/a b", tmp_path / "home of é" / "a b"), ("a b", PROJECT / "a b")):
+        settings = HostSettings.read(dict.fromkeys(names, given))
+        assert (settings.results, settings.flower_home, settings.home) == (expected,) * 3
+    folder, file = tmp_path / "home of é" / "data", tmp_path / "home of é" / "token"
+    folder.mkdir(parents=True)
+    file.touch()
+    settings = HostSettings.read({"DATASET": "~/data", "CERTIFICATES": "~/data", "HF_TOKEN_FILE": "~/token"})
+    assert (settings.dataset, settings.certificates.user_dir, settings.hub_token) == (folder, folder, file)
+    assert HostSettings.read({"DATASET": "data/cifar10-sample"}).dataset == PROJECT / "data" / "cifar10-sample"
+
+
+def test_a_home_of_an_unknown_user_is_refused() -> None:
+    with pytest.raises(SettingError, match="RESULTS=~nobody-here/x: there is no such home folder"):
+        HostSettings.read({"RESULTS": "~nobody-here/x"})

@@ -54,7 +54,7 @@ def test_without_a_registry_an_image_is_built_and_imported(
     tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_image, "KEYRING", tmp_path)
-    install(docker=docker(), mmdebstrap=f"/bin/cat > {tmp_path}/sources")
+    install(docker=docker(), mmdebstrap=f"/bin/cat > '{tmp_path}/sources'")
     assert base_image.ensure() == base_image.DEBIAN_IMAGE
     assert calls(tmp_path)[-1].endswith(f" {base_image.DEBIAN_IMAGE}")
     assert (tmp_path / "sources").read_text() == base_image.SOURCES
@@ -82,7 +82,7 @@ def test_root_installs_mmdebstrap(tmp_path: Path, install: Install, monkeypatch:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(base_image, "KEYRING", tmp_path)
     made = tmp_path / "mmdebstrap"
-    install(docker=docker(), **{"apt-get": f"echo '#!/bin/sh' > {made}; /bin/chmod +x {made}"})
+    install(docker=docker(), **{"apt-get": f"echo '#!/bin/sh' > '{made}'; /bin/chmod +x '{made}'"})
     assert base_image.ensure() == base_image.DEBIAN_IMAGE
     assert any("install --yes --no-install-recommends mmdebstrap" in call for call in calls(tmp_path))
 

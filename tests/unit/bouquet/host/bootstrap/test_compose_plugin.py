@@ -13,7 +13,7 @@ from tests.unit.bouquet.conftest import Install
 DOCKER = '[ -x "$DOCKER_CONFIG/cli-plugins/docker-$1" ] && echo 2.26.1'
 # A dpkg that unpacks each plugin from a file of its name.
 DPKG = """name=${2##*/}; name=${name%%_*}; folder=$3/usr/libexec/docker/cli-plugins
-/bin/mkdir -p $folder; echo "#!/bin/sh" > $folder/$name"""
+/bin/mkdir -p "$folder"; echo "#!/bin/sh" > "$folder"/$name"""
 APT = 'for last; do case "$last" in docker-*) echo > "${last}_1_amd64.deb" ;; esac; done'
 
 

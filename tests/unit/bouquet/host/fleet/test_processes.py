@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from bouquet.errors import FleetError, SettingError
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.settings.host import HostSettings
 
@@ -29,3 +32,34 @@ def test_a_members_memory_is_that_of_all_its_processes(tmp_path: Path) -> None:
         member.communicate("\n", timeout=60)
     assert list(memory) == ["supernode-0"]
     assert 48 << 20 < memory["supernode-0"] < 400 << 20
+
+
+def test_a_folder_of_the_users_in_place_of_the_fleets_is_refused_and_kept(tmp_path: Path) -> None:
+    logs = tmp_path / "processes" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "diary").touch()
+    fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path), "GPUS": "none"}))
+    with pytest.raises(SettingError, match=r"BOUQUET_HOME=.* has files that are not Bouquet's \(logs, \.\.\.\)"):
+        fleet.up()
+    fleet.down(volumes=True)
+    assert (logs / "diary").exists()
+
+
+def test_results_are_copied_and_the_fleet_keeps_them(tmp_path: Path) -> None:
+    fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path)}))
+    kept, mine = tmp_path / "processes" / "results", tmp_path / "my results"
+    for run_id in ("1", "2"):
+        (kept / run_id).mkdir(parents=True)
+        (kept / run_id / "metrics.json").write_text(run_id)
+    (kept / "2" / ".unfinished-final_model.keras").touch()
+    (kept / "latest").symlink_to("2")
+    fleet.collect_results(mine, "3")  # a run that was rejected
+    fleet.collect_results(mine, "1")
+    assert sorted(path.name for path in mine.iterdir()) == ["1", "latest"]
+    fleet.collect_results(mine)
+    assert (mine / "latest" / "metrics.json").read_text() == "2"
+    assert [path.name for path in (mine / "2").iterdir()] == ["metrics.json"]
+    (tmp_path / "file").touch()
+    with pytest.raises(FleetError, match="the fleet keeps the results: .* then: make results"):
+        fleet.collect_results(tmp_path / "file", "1")
+    assert (kept / "1" / "metrics.json").exists()
