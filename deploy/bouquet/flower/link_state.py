@@ -7,21 +7,29 @@ SuperLink's process, in files (`MessageState`, `ObjectFiles`).
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
+from datetime import timedelta
+from logging import WARNING
 from typing import Any
 
 from flwr.app import Message
 from flwr.common.constant import Status, SubStatus
+from flwr.common.logger import log
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.run import Run, RunStatus
+from flwr.supercore.state.schema.corestate_models import Task as TaskModel
+from flwr.supercore.state.schema.linkstate_models import Node as NodeModel
 from flwr.superlink.federation import FederationManager
+from sqlalchemy import select, update
 
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.message_state import MessageState
 from bouquet.flower.object_files import ObjectFiles, ObjectFilesFactory
+from bouquet.runtime.steady_clock import Deadlines, SteadyClock, process_clock
 
 FRESH_SECONDS = 1.0  # an answer of the database is valid for so long, unless this process changes it earlier
 
@@ -63,7 +71,12 @@ class LinkState(SqlLinkState):
     """
 
     def __init__(
-        self, database_path: str, federation_manager: FederationManager, objects: ObjectFiles, files: MessageFiles
+        self,
+        database_path: str,
+        federation_manager: FederationManager,
+        objects: ObjectFiles,
+        files: MessageFiles,
+        clock: SteadyClock | None = None,
     ) -> None:
         # Both register with the federation manager, which asks for runs and nodes: the database must be the last.
         self.messages = MessageState(self, federation_manager, objects, files)
@@ -73,6 +86,7 @@ class LinkState(SqlLinkState):
         self._traffic_due = 0.0
         self._traffic_lock = threading.Lock()
         self._tokens_cleaned = 0.0
+        self._deadlines = Deadlines(clock or process_clock())
 
     def initialize(self, *args: Any, **options: Any) -> Any:
         """Open the database, and read the messages that an earlier process has left."""
@@ -98,6 +112,7 @@ class LinkState(SqlLinkState):
 
     def nodes_by_id(self) -> Mapping[int, NodeInfo]:
         """Return all nodes; valid for `FRESH_SECONDS`, or until a node changes."""
+        self._follow_clock()
         nodes: Mapping[int, NodeInfo] = self._node_answers.get(
             "nodes", lambda: {node.node_id: node for node in self.get_node_info()}
         )
@@ -112,6 +127,7 @@ class LinkState(SqlLinkState):
 
     def get_task_by_token(self, token: str) -> Task | None:
         """Return the task that a token belongs to; valid for `FRESH_SECONDS`, or until a task changes its status."""
+        self._follow_clock()
         ask = super().get_task_by_token
         task: Task | None = self._task_answers.get(token, lambda: ask(token))
         return task
@@ -124,10 +140,45 @@ class LinkState(SqlLinkState):
 
     def _cleanup_expired_task_tokens(self) -> None:
         """Fail the tasks without heartbeats. Flower does so in every query of tasks; here at most once a second."""
+        self._follow_clock()
         if time.monotonic() - self._tokens_cleaned > FRESH_SECONDS:
             self._tokens_cleaned = time.monotonic()
             self._task_answers.clear()
             super()._cleanup_expired_task_tokens()
+
+    def _check_and_tag_offline_nodes(self, node_ids: list[int] | None = None) -> None:
+        """Mark the nodes without heartbeats as offline."""
+        self._follow_clock()
+        super()._check_and_tag_offline_nodes(node_ids)
+
+    def acknowledge_node_heartbeat(self, node_id: int, heartbeat_interval: float) -> bool:
+        """Keep a node online, and return whether it is known."""
+        self._follow_clock()
+        return bool(super().acknowledge_node_heartbeat(node_id, heartbeat_interval))
+
+    def _follow_clock(self) -> None:
+        """Move the deadlines of nodes and tasks if the wall clock has jumped; see `steady_clock`."""
+        self._deadlines.shift(self._move_deadlines)
+
+    def _move_deadlines(self, seconds: float) -> None:
+        log(WARNING, "The clock jumped by %.0f s: deadlines of nodes and tasks move along", seconds)
+        with self.session() as session:
+            session.execute(
+                update(NodeModel)
+                .where(NodeModel.status == NodeStatus.ONLINE)
+                .values(online_until=NodeModel.online_until + seconds)
+            )
+            for task in session.scalars(select(TaskModel).where(TaskModel.active_until.is_not(None))):
+                if task.active_until is not None:
+                    task.active_until = task.active_until + timedelta(seconds=seconds)
+        self._node_answers.clear()
+        self._task_answers.clear()
+
+    def is_responsive(self) -> bool:
+        """Return True once database and messages answer; waits for ever if a thread has deadlocked."""
+        self.nodes_by_id()
+        self.messages.num_message_ins()
+        return True
 
     # Flower's methods that change those answers
 

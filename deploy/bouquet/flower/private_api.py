@@ -108,13 +108,17 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
     "link_state": (
         "flwr.common.constant.Status",
         "flwr.common.constant.SubStatus",
+        "flwr.common.logger.log",
         "flwr.proto.message_pb2.ObjectTree",
         "flwr.proto.node_pb2.NodeInfo",
         "flwr.proto.task_pb2.Task",
         "flwr.server.superlink.linkstate.LinkStateFactory",
         "flwr.server.superlink.linkstate.sql_linkstate.SqlLinkState",
+        "flwr.supercore.constant.NodeStatus",
         "flwr.supercore.run.Run",
         "flwr.supercore.run.RunStatus",
+        "flwr.supercore.state.schema.corestate_models.Task",
+        "flwr.supercore.state.schema.linkstate_models.Node",
         "flwr.superlink.federation.FederationManager",
     ),
     "message_state": (
@@ -147,6 +151,12 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.common.logger.log",
         "flwr.supercore.run.Run",
         "flwr.supercore.run.RunNotRunningException",
+    ),
+    "node_state": (
+        "flwr.common.logger.log",
+        "flwr.supercore.object_store.ObjectStore",
+        "flwr.supernode.nodestate.NodeStateFactory",
+        "flwr.supernode.nodestate.in_memory_nodestate.InMemoryNodeState",
     ),
     "object_files": (
         "flwr.proto.message_pb2.ObjectTree",
@@ -234,7 +244,6 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.update_check.warn_if_flwr_update_available",
         "flwr.supernode.cli.flower_supernode.SuperNodeLifespanConfig",
         "flwr.supernode.cli.flower_supernode._parse_supernode_lifespan_config",
-        "flwr.supernode.nodestate.NodeStateFactory",
         "flwr.supernode.nodestate.in_memory_nodestate.InMemoryNodeState",
         "flwr.supernode.start_client_internal._make_fleet_connection_retry_invoker",
         "flwr.supernode.start_client_internal._pull_and_store_message",
