@@ -22,9 +22,12 @@ from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.run import Run, RunStatus
 from flwr.supercore.state.schema.corestate_models import Task as TaskModel
+from flwr.supercore.state.schema.corestate_models import TaskLogsTable
 from flwr.supercore.state.schema.linkstate_models import Node as NodeModel
+from flwr.supercore.utils import uint64_to_int64
 from flwr.superlink.federation import FederationManager
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.message_state import MessageState
@@ -32,6 +35,7 @@ from bouquet.flower.object_files import ObjectFiles, ObjectFilesFactory
 from bouquet.runtime.steady_clock import Deadlines, SteadyClock, process_clock
 
 FRESH_SECONDS = 1.0  # an answer of the database is valid for so long, unless this process changes it earlier
+LOG_STEP_SECONDS = 1e-5  # between two lines of a log; readers skip 1e-6
 
 
 class AnswerCache:
@@ -77,6 +81,7 @@ class LinkState(SqlLinkState):
         objects: ObjectFiles,
         files: MessageFiles,
         clock: SteadyClock | None = None,
+        wall_time: Callable[[], float] = time.time,
     ) -> None:
         # Both register with the federation manager, which asks for runs and nodes: the database must be the last.
         self.messages = MessageState(self, federation_manager, objects, files)
@@ -86,6 +91,9 @@ class LinkState(SqlLinkState):
         self._traffic_due = 0.0
         self._traffic_lock = threading.Lock()
         self._tokens_cleaned = 0.0
+        self._wall_time = wall_time
+        self._log_lock = threading.Lock()
+        self._log_time = 0.0
         self._deadlines = Deadlines(clock or process_clock())
 
     def initialize(self, *args: Any, **options: Any) -> Any:
@@ -98,6 +106,21 @@ class LinkState(SqlLinkState):
         """End the tasks whose processes ended with the previous container."""
         for task in self.get_tasks(statuses=[Status.RUNNING]):
             self.finish_task(task.task_id, SubStatus.FAILED, reason)
+
+    def add_task_log(self, task_id: int, log_message: str) -> None:
+        """Add lines to a task's log.
+
+        Readers ask for the lines that are later than the last one, so the time of a line never goes back, even if the
+        clock does.
+        """
+        with self._log_lock:
+            self._log_time = max(self._wall_time(), self._log_time + LOG_STEP_SECONDS)
+            line = {"timestamp": self._log_time, "task_id": uint64_to_int64(task_id), "log": log_message}
+        try:
+            with self.session() as session:
+                session.execute(insert(TaskLogsTable).values(line))
+        except IntegrityError:
+            raise ValueError(f"Task {task_id} not found") from None
 
     # What messages need to know
 

@@ -118,7 +118,9 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.run.Run",
         "flwr.supercore.run.RunStatus",
         "flwr.supercore.state.schema.corestate_models.Task",
+        "flwr.supercore.state.schema.corestate_models.TaskLogsTable",
         "flwr.supercore.state.schema.linkstate_models.Node",
+        "flwr.supercore.utils.uint64_to_int64",
         "flwr.superlink.federation.FederationManager",
     ),
     "message_state": (

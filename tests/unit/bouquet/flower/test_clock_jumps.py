@@ -63,7 +63,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 def state(machine: Machine, tmp_path: Path) -> LinkState:
     path, files = str(tmp_path / "superlink.db"), MessageFiles(tmp_path / "messages")
     objects = ObjectFilesFactory(path, files).store()
-    state = LinkState(path, NoOpFederationManager(), objects, files, machine.clock)
+    state = LinkState(path, NoOpFederationManager(), objects, files, machine.clock, lambda: machine.seconds)
     state.initialize()
     return state
 
@@ -139,6 +139,18 @@ def test_a_run_whose_server_app_stays_silent_after_a_jump_fails(
     machine.jump(jump)
     machine.run(62)
     assert state.get_tasks()[0].status.details == "No heartbeat received from the task"
+
+
+def test_who_follows_a_log_gets_the_lines_that_come_after_the_clock_was_set_back(
+    machine: Machine, state: LinkState, task_id: int
+) -> None:
+    state.add_task_log(task_id, "before")
+    text, latest = state.get_task_log(task_id, 0.0)
+    machine.jump(-75)
+    state.add_task_log(task_id, "after")
+    assert text == "before"
+    assert state.get_task_log(task_id, latest)[0] == "after"
+    assert state.get_task_log(task_id, 0.0)[0] == "beforeafter"
 
 
 @pytest.mark.parametrize("jump", JUMPS)
