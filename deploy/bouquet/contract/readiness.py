@@ -5,8 +5,13 @@ and otherwise after an hour, and its exit code is the current state. The kernel 
 means that the service has withdrawn or died, for any reason. A short probe every few seconds in eleven containers
 would cost more CPU than the rest of an idle fleet (figures in docs/decisions/0006-holding-probe.md).
 
-    probe   python3 -I -S deploy/bouquet/contract/readiness.py      exit code 0: ready, 1: not ready
-    service Readiness(directory).declare(), .withdraw()
+A service that hangs still holds the pipe. So it also sets the pipe's time of modification every few seconds, and the
+probe looks at it. That time is CLOCK_MONOTONIC, which nobody can set.
+
+    probe   python3 -I -S deploy/bouquet/contract/readiness.py [LONGEST_HOLD]   exit code 0: ready, 1: not ready
+    service Readiness(directory).declare(), .pulse(), .withdraw()
+
+With a LONGEST_HOLD of 0 the probe answers at once, for engines that call probes at intervals of their own.
 
 This module imports almost nothing, because most of a probe's cost is the start of Python.
 """
@@ -14,10 +19,21 @@ This module imports almost nothing, because most of a probe's cost is the start 
 import os
 import select
 import sys
+import time
 
 PIPE = "ready"
+REPORTED = "reported"
 HOLD_SECONDS = 3600.0
 """Longest wait of one probe; `healthcheck.timeout` in docker-compose.yml must be at least twice as long."""
+FIRST_HOLD_SECONDS = 5.0
+"""Wait of the first probe after a change; each following one waits `HOLD_FACTOR` times as long."""
+HOLD_FACTOR = 4
+PULSE_SECONDS = 5.0
+"""Time between two pulses of a service, and between two looks of a probe at them."""
+SILENT_SECONDS = 20.0
+"""A service without a pulse for so long may hang. It does if a probe then sees none during `CONFIRM_SECONDS`."""
+CONFIRM_SECONDS = 8.0
+"""A service that was frozen together with its probe has time to pulse."""
 
 
 class Readiness:
@@ -36,7 +52,22 @@ class Readiness:
         """Become ready: a waiting probe ends at once."""
         if self._held is None:
             self._held = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
-            os.write(self._held, b".")
+            self.announce()
+
+    def pulse(self) -> None:
+        """Show that the service does not hang, at least every `PULSE_SECONDS` while it is ready."""
+        if self._held is not None:
+            now = time.monotonic_ns()
+            os.utime(self._held, ns=(now, now))
+
+    def announce(self) -> None:
+        """Have the waiting probe end and report again, if the service is ready."""
+        if self._held is not None:
+            try:  # noqa: SIM105
+                os.write(self._held, b".")
+            except BlockingIOError:  # the pipe is full of announcements that no probe has read
+                pass
+            self.pulse()
 
     def withdraw(self) -> None:
         """Become unready until the next `declare`: a waiting probe ends at once."""
@@ -53,19 +84,69 @@ def is_ready(directory: str | os.PathLike[str]) -> bool:
         poll.register(end, select.POLLIN)
         events = poll.poll(0)
         # Unread bytes without POLLHUP: the service has declared itself ready and still holds the pipe open.
-        return events[0][1] == select.POLLIN if events else _drain(end)
+        is_held = events[0][1] == select.POLLIN if events else _drain(end)[0]
+        return is_held and not _is_silent(end)
     finally:
         os.close(end)
 
 
 def probe(directory: str | os.PathLike[str], hold_seconds: float = HOLD_SECONDS) -> bool:
-    """Wait until readiness changes, at most `hold_seconds`; return whether the service is ready."""
+    """Wait until there is something to report to Docker, and return whether the service is ready.
+
+    Docker's own state is 'starting' or 'unhealthy' where this probe has not yet reported that the service is ready.
+    That is so after `docker pause` too: it ends the probe, and Docker then takes the container for unhealthy. So the
+    file `REPORTED` is there only between two probes of a ready service. A probe that is killed leaves no such file.
+
+    Args:
+        directory: The service's folder.
+        hold_seconds: Longest wait while nothing changes.
+    """
+    reported = os.path.join(directory, REPORTED)  # noqa: PTH118
+    hold = _take(reported)
     end = os.open(_pipe(directory), os.O_RDONLY | os.O_NONBLOCK)
     try:
-        select.select([end], [], [], hold_seconds)
-        return _drain(end)
+        state, happened = _wait(end, hold is not None, hold_seconds if hold is None else min(hold, hold_seconds))
     finally:
         os.close(end)
+    if state:
+        # A short pause between two probes goes unnoticed: so the first probes after a change do not wait long.
+        _write(reported, FIRST_HOLD_SECONDS if hold is None or happened else min(HOLD_FACTOR * hold, HOLD_SECONDS))
+    return state
+
+
+def _wait(end: int, was_ready: bool, hold_seconds: float) -> tuple[bool, bool]:
+    """Wait until readiness changes, the service announces itself, or time is up.
+
+    Returns:
+        Whether the service is ready, and whether something happened.
+    """
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    happened = False
+    waited = silent = 0.0
+    while True:
+        is_held, announced = _drain(end)
+        happened = happened or announced
+        if not (is_held and _is_silent(end)):
+            silent = 0.0
+            state = is_held
+        elif silent >= CONFIRM_SECONDS:
+            state = False
+        else:  # it may hang, or it was frozen and is about to pulse
+            state = None
+        if state is not None and (happened or state != was_ready or waited >= hold_seconds):
+            return state, happened
+        seconds = CONFIRM_SECONDS / 4 if state is None else min(PULSE_SECONDS, hold_seconds - waited)
+        if poll.poll(seconds * 1000):
+            happened = True
+        else:  # what counts is how often it has waited, not the clock: this process may have been frozen as well
+            waited += seconds
+            silent += seconds
+
+
+def _is_silent(end: int) -> bool:
+    """Return whether the service has not pulsed for `SILENT_SECONDS`."""
+    return time.monotonic() - os.fstat(end).st_mtime > SILENT_SECONDS
 
 
 def _pipe(directory: str | os.PathLike[str]) -> str:
@@ -79,15 +160,38 @@ def _pipe(directory: str | os.PathLike[str]) -> str:
     return path
 
 
-def _drain(end: int) -> bool:
-    """Read what is in the pipe; return whether a process holds its other end open."""
+def _drain(end: int) -> tuple[bool, bool]:
+    """Read what is in the pipe; return whether a process holds its other end open, and whether something was there."""
+    announced = False
     try:
         while os.read(end, 64):
-            pass
+            announced = True
     except BlockingIOError:
-        return True
-    return False
+        return True, announced
+    return False, announced
+
+
+def _take(path: str) -> float | None:
+    """Return the number in a file, and remove the file; None if there is no such file."""
+    try:
+        with open(path) as file:  # noqa: PTH123
+            number = float(file.read())
+        os.unlink(path)  # noqa: PTH108
+    except (FileNotFoundError, ValueError):
+        return None
+    return number
+
+
+def _write(path: str, number: float) -> None:
+    with open(path, "w") as file:  # noqa: PTH123
+        file.write(str(number))
+
+
+def _main() -> bool:
+    directory = os.environ.get("BOUQUET_RUN_DIR") or "/run/bouquet"
+    longest_hold = float(sys.argv[1]) if len(sys.argv) > 1 else HOLD_SECONDS
+    return probe(directory, longest_hold) if longest_hold else is_ready(directory)
 
 
 if __name__ == "__main__":
-    sys.exit(0 if probe(os.environ.get("BOUQUET_RUN_DIR") or "/run/bouquet") else 1)
+    sys.exit(0 if _main() else 1)

@@ -224,6 +224,11 @@ class Executor:
                     self._end(worker, "was ended with its run")
         self._wake()
 
+    def is_responsive(self) -> bool:
+        """Return True once the state of the workers can be read; waits for ever if a thread has deadlocked."""
+        with self._lock:
+            return True
+
     def _fail_all(self, tasks: Sequence[TaskInHand], reason: str) -> None:
         for task in tasks:
             with suppress(Exception):  # for example, the server has stopped too

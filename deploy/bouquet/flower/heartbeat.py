@@ -1,12 +1,12 @@
 """A SuperNode's heartbeats, which show whether the SuperLink counts the node as online."""
 
-import time
 from collections.abc import Callable
 
 import grpc
 from flwr.supercore.heartbeat import HeartbeatSender
 
 from bouquet.flower.channels import with_quick_retries
+from bouquet.runtime.steady_clock import SteadyClock, process_clock
 
 UNANSWERED_SECONDS = 45.0
 """Time without an answered heartbeat after which the node counts itself as offline: two heartbeats, and 15 s before the
@@ -24,7 +24,11 @@ class Heartbeat(HeartbeatSender):
     """
 
     def __init__(
-        self, send: Callable[[], bool], on_online: Callable[[], None], on_offline: Callable[[str], None]
+        self,
+        send: Callable[[], bool],
+        on_online: Callable[[], None],
+        on_offline: Callable[[str], None],
+        clock: SteadyClock | None = None,
     ) -> None:
         """Prepare the thread; `start` starts it.
 
@@ -33,17 +37,19 @@ class Heartbeat(HeartbeatSender):
                 call fails.
             on_online: Called after each heartbeat that the SuperLink has acknowledged.
             on_offline: Called with the reason after a heartbeat that shows that the node is offline.
+            clock: Does not count the time in which this process was frozen. By default the process's.
         """
         super().__init__(self._attempt)
         with_quick_retries(self._retry_invoker)
         self._send = send
         self._on_online = on_online
         self._on_offline = on_offline
-        self._answered = time.monotonic()
+        self._clock = clock or process_clock()
+        self._answered = self._clock.time()
 
     def start(self) -> None:
         """Start the thread."""
-        self._answered = time.monotonic()
+        self._answered = self._clock.time()
         super().start()
 
     def _attempt(self) -> bool:
@@ -53,13 +59,13 @@ class Heartbeat(HeartbeatSender):
         except grpc.RpcError as error:
             if error.code() not in _UNANSWERED:
                 self._on_offline(f"heartbeat failed: {error.code().name}: {error.details()}")
-            elif time.monotonic() - self._answered > UNANSWERED_SECONDS:
+            elif self._clock.time() - self._answered > UNANSWERED_SECONDS:
                 self._on_offline("the SuperLink does not answer heartbeats")
             return False
         if not is_known:
             reason = "Heartbeat failed unexpectedly. The SuperLink does not recognize this SuperNode."
             self._on_offline(reason)
             raise RuntimeError(reason)  # ends this thread: to repeat the heartbeat would not help
-        self._answered = time.monotonic()
+        self._answered = self._clock.time()
         self._on_online()
         return True

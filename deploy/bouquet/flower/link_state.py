@@ -7,24 +7,36 @@ SuperLink's process, in files (`MessageState`, `ObjectFiles`).
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
+from datetime import timedelta
+from logging import WARNING
 from typing import Any
 
 from flwr.app import Message
 from flwr.common.constant import Status, SubStatus
+from flwr.common.logger import log
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.run import Run, RunStatus
+from flwr.supercore.state.schema.corestate_models import Task as TaskModel
+from flwr.supercore.state.schema.corestate_models import TaskLogsTable
+from flwr.supercore.state.schema.linkstate_models import Node as NodeModel
+from flwr.supercore.utils import uint64_to_int64
 from flwr.superlink.federation import FederationManager
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.message_state import MessageState
 from bouquet.flower.migrations import allow_any_path
 from bouquet.flower.object_files import ObjectFiles, ObjectFilesFactory
+from bouquet.runtime.steady_clock import Deadlines, SteadyClock, process_clock
 
 FRESH_SECONDS = 1.0  # an answer of the database is valid for so long, unless this process changes it earlier
+LOG_STEP_SECONDS = 1e-5  # between two lines of a log; readers skip 1e-6
 
 
 class AnswerCache:
@@ -64,7 +76,13 @@ class LinkState(SqlLinkState):
     """
 
     def __init__(
-        self, database_path: str, federation_manager: FederationManager, objects: ObjectFiles, files: MessageFiles
+        self,
+        database_path: str,
+        federation_manager: FederationManager,
+        objects: ObjectFiles,
+        files: MessageFiles,
+        clock: SteadyClock | None = None,
+        wall_time: Callable[[], float] = time.time,
     ) -> None:
         # Both register with the federation manager, which asks for runs and nodes: the database must be the last.
         self.messages = MessageState(self, federation_manager, objects, files)
@@ -74,6 +92,10 @@ class LinkState(SqlLinkState):
         self._traffic_due = 0.0
         self._traffic_lock = threading.Lock()
         self._tokens_cleaned = 0.0
+        self._wall_time = wall_time
+        self._log_lock = threading.Lock()
+        self._log_time = 0.0
+        self._deadlines = Deadlines(clock or process_clock())
 
     def initialize(self, *args: Any, **options: Any) -> Any:
         """Open the database, and read the messages that an earlier process has left."""
@@ -86,6 +108,21 @@ class LinkState(SqlLinkState):
         """End the tasks whose processes ended with the previous container."""
         for task in self.get_tasks(statuses=[Status.RUNNING]):
             self.finish_task(task.task_id, SubStatus.FAILED, reason)
+
+    def add_task_log(self, task_id: int, log_message: str) -> None:
+        """Add lines to a task's log.
+
+        Readers ask for the lines that are later than the last one, so the time of a line never goes back, even if the
+        clock does.
+        """
+        with self._log_lock:
+            self._log_time = max(self._wall_time(), self._log_time + LOG_STEP_SECONDS)
+            line = {"timestamp": self._log_time, "task_id": uint64_to_int64(task_id), "log": log_message}
+        try:
+            with self.session() as session:
+                session.execute(insert(TaskLogsTable).values(line))
+        except IntegrityError:
+            raise ValueError(f"Task {task_id} not found") from None
 
     # What messages need to know
 
@@ -100,6 +137,7 @@ class LinkState(SqlLinkState):
 
     def nodes_by_id(self) -> Mapping[int, NodeInfo]:
         """Return all nodes; valid for `FRESH_SECONDS`, or until a node changes."""
+        self._follow_clock()
         nodes: Mapping[int, NodeInfo] = self._node_answers.get(
             "nodes", lambda: {node.node_id: node for node in self.get_node_info()}
         )
@@ -114,6 +152,7 @@ class LinkState(SqlLinkState):
 
     def get_task_by_token(self, token: str) -> Task | None:
         """Return the task that a token belongs to; valid for `FRESH_SECONDS`, or until a task changes its status."""
+        self._follow_clock()
         ask = super().get_task_by_token
         task: Task | None = self._task_answers.get(token, lambda: ask(token))
         return task
@@ -126,10 +165,45 @@ class LinkState(SqlLinkState):
 
     def _cleanup_expired_task_tokens(self) -> None:
         """Fail the tasks without heartbeats. Flower does so in every query of tasks; here at most once a second."""
+        self._follow_clock()
         if time.monotonic() - self._tokens_cleaned > FRESH_SECONDS:
             self._tokens_cleaned = time.monotonic()
             self._task_answers.clear()
             super()._cleanup_expired_task_tokens()
+
+    def _check_and_tag_offline_nodes(self, node_ids: list[int] | None = None) -> None:
+        """Mark the nodes without heartbeats as offline."""
+        self._follow_clock()
+        super()._check_and_tag_offline_nodes(node_ids)
+
+    def acknowledge_node_heartbeat(self, node_id: int, heartbeat_interval: float) -> bool:
+        """Keep a node online, and return whether it is known."""
+        self._follow_clock()
+        return bool(super().acknowledge_node_heartbeat(node_id, heartbeat_interval))
+
+    def _follow_clock(self) -> None:
+        """Move the deadlines of nodes and tasks if the wall clock has jumped; see `steady_clock`."""
+        self._deadlines.shift(self._move_deadlines)
+
+    def _move_deadlines(self, seconds: float) -> None:
+        log(WARNING, "The clock jumped by %.0f s: deadlines of nodes and tasks move along", seconds)
+        with self.session() as session:
+            session.execute(
+                update(NodeModel)
+                .where(NodeModel.status == NodeStatus.ONLINE)
+                .values(online_until=NodeModel.online_until + seconds)
+            )
+            for task in session.scalars(select(TaskModel).where(TaskModel.active_until.is_not(None))):
+                if task.active_until is not None:
+                    task.active_until = task.active_until + timedelta(seconds=seconds)
+        self._node_answers.clear()
+        self._task_answers.clear()
+
+    def is_responsive(self) -> bool:
+        """Return True once database and messages answer; waits for ever if a thread has deadlocked."""
+        self.nodes_by_id()
+        self.messages.num_message_ins()
+        return True
 
     # Flower's methods that change those answers
 

@@ -15,8 +15,10 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 from bouquet.flower.notifier import Caller, KeyedNotifier
+from bouquet.runtime.steady_clock import SteadyClock, process_clock
 
 GRACE_SECONDS = 30.0  # from a lost connection to the verdict: 22 s to the next heartbeat, 6 s until TCP gives up
+SLACK_SECONDS = 1.0  # a timer and the clock do not agree exactly
 CHALLENGE_SECONDS = 4.0  # in which a process that is alive calls again; the longest pause between two pulls is 3 s
 
 
@@ -27,8 +29,14 @@ class Liveness:
         on_gone: Called with the id of a node that has lost its connection and not called again.
     """
 
-    def __init__(self, notifier: KeyedNotifier, on_gone: Callable[[int], None] = lambda node_id: None) -> None:
+    def __init__(
+        self,
+        notifier: KeyedNotifier,
+        on_gone: Callable[[int], None] = lambda node_id: None,
+        clock: SteadyClock | None = None,
+    ) -> None:
         self.on_gone = on_gone
+        self._clock = clock or process_clock()
         self._notifier = notifier
         self._changed = threading.Condition()
         self._calls: Counter[int] = Counter()  # by node
@@ -92,13 +100,20 @@ class Liveness:
 
     def _lose(self, node_id: int) -> None:
         self._lost.add(node_id)
-        timer = threading.Timer(GRACE_SECONDS, self._decide, (node_id, self._calls[node_id]))
+        self._decide_later(node_id, self._calls[node_id], GRACE_SECONDS)
+
+    def _decide_later(self, node_id: int, calls: int, seconds: float) -> None:
+        timer = threading.Timer(seconds, self._decide, (node_id, calls, self._clock.time() + seconds))
         timer.daemon = True
         timer.start()
 
-    def _decide(self, node_id: int, calls: int) -> None:
+    def _decide(self, node_id: int, calls: int, deadline: float) -> None:
         """Report a node as gone, unless it has called since it lost its connection."""
         with self._changed:
             if node_id not in self._lost or self._calls[node_id] != calls:
                 return
+        left = deadline - self._clock.time()
+        if left > SLACK_SECONDS:  # this process was frozen, and perhaps the node too
+            self._decide_later(node_id, calls, left)
+            return
         self.on_gone(node_id)

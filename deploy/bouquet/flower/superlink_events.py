@@ -43,6 +43,7 @@ class SuperLinkEvents:
         deliveries: Which messages for nodes and which replies for ServerApps are complete.
         liveness: Which nodes still call.
         offline_count: How many times a node went offline.
+        is_responsive: Returns True once the SuperLink's state answers; waits for ever if it has deadlocked.
         on_serving: See `__init__`.
         on_task: See `__init__`.
         on_run_ended: See `__init__`.
@@ -65,6 +66,7 @@ class SuperLinkEvents:
         self.deliveries = DeliveryTracker(self.notifier, expiry_seconds=OBJECT_PUSH_SESSION_TTL_SECONDS)
         self.liveness = Liveness(self.notifier)
         self.offline_count = 0
+        self.is_responsive: Callable[[], bool] = lambda: True
         self.on_serving = on_serving
         self.on_task = on_task
         self.on_run_ended = on_run_ended

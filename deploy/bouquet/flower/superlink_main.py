@@ -80,6 +80,7 @@ class EventLifespan(SuperLinkLifespan):
             state.fail_running_tasks("The SuperLink was stopped or restarted during the run.")
         self._events.restore(state.messages)
         self._events.liveness.on_gone = self._on_node_gone
+        self._events.is_responsive = state.is_responsive
         super().startup()
         self._events.on_serving()
 

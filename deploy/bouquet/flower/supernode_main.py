@@ -23,7 +23,6 @@ from flwr.supercore.run import Run
 from flwr.supercore.telemetry import EventType, event
 from flwr.supercore.update_check import warn_if_flwr_update_available
 from flwr.supernode.cli.flower_supernode import SuperNodeLifespanConfig, _parse_supernode_lifespan_config
-from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.start_client_internal import (
     _make_fleet_connection_retry_invoker,
@@ -34,6 +33,7 @@ from flwr.supernode.start_client_internal import (
 from bouquet.flower.channels import with_quick_retries
 from bouquet.flower.fleet_client import FleetClient, SuperLinkUnreachableError
 from bouquet.flower.node_session import HELD_SECONDS, REPLIES, NodeSession
+from bouquet.flower.node_state import SteadyNodeStateFactory
 from bouquet.flower.supernode_runtime import serve_runtime_api
 from bouquet.flower.version import check_version
 
@@ -182,7 +182,7 @@ def run_supernode(arguments: Sequence[str], session: NodeSession, at_exit: Calla
     config = _parse_supernode_lifespan_config()
     client = _fleet_client(config, session)
     object_store_factory = ObjectStoreFactory()
-    state_factory = NodeStateFactory(objectstore_factory=object_store_factory)
+    state_factory = SteadyNodeStateFactory(objectstore_factory=object_store_factory)
     server = serve_runtime_api(config.runtime_api_address, state_factory, object_store_factory, session)
     # Exit handlers are called last one first.
     add_exit_handler(at_exit)
@@ -193,7 +193,6 @@ def run_supernode(arguments: Sequence[str], session: NodeSession, at_exit: Calla
         grpc_servers=[server],
     )
     state = state_factory.state()
-    assert isinstance(state, InMemoryNodeState)  # noqa: S101  Flower has no other
     try:
         with client:
             state.set_node_id(client.node_id)

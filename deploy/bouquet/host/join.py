@@ -22,7 +22,7 @@ SERVICE = (
     *("--restart=unless-stopped", "--memory=2g", "--cpus=1", "--pids-limit=1024"),
     *("--sysctl=net.ipv4.tcp_retries2=5", "--log-opt=max-size=10m", "--log-opt=max-file=3"),
     "--health-cmd=python3 -I -S /opt/bouquet/lib/bouquet/contract/readiness.py",
-    *("--health-interval=1s", "--health-timeout=7200s", "--health-retries=1", "--health-start-period=300s"),
+    *("--health-interval=1s", "--health-timeout=7200s", "--health-retries=1", "--health-start-period=86400s"),
 )
 
 

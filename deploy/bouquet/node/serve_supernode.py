@@ -18,9 +18,14 @@ from bouquet.flower.supernode_main import run_supernode
 from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType
 from bouquet.node.slot import FleetSizeListener, watch_fleet_size
 from bouquet.runtime.grpc_proxy import through
-from bouquet.runtime.health import Health
+from bouquet.runtime.health import Health, keep_pulsing
+from bouquet.runtime.steady_clock import process_clock
 from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.node import ServingNodeSettings
+
+HEARTBEAT_STUCK_SECONDS = 60.0
+"""A node counts as online, and no heartbeat was acknowledged for so long: the thread that sends them hangs. One that
+fails says so earlier."""
 
 
 def serve(arguments: Sequence[str], settings: ServingNodeSettings, executor_settings: ExecutorSettings) -> None:
@@ -57,7 +62,12 @@ def _serve_warm(
     health: Health,
     status: NodeStatusFile,
 ) -> None:
+    clock = process_clock()
+    heard = clock.time()
+
     def online(node_id: int) -> None:
+        nonlocal heard
+        heard = clock.time()
         health.set_flower(True)
         status.set_online(node_id)
 
@@ -73,6 +83,7 @@ def _serve_warm(
     executor.on_task = status.set_run
     _watch_fleet_size(settings, session)
     executor.start(health.set_executor)
+    keep_pulsing(health.pulse, lambda: executor.is_responsive() and clock.time() - heard < HEARTBEAT_STUCK_SECONDS)
     try:
         run_supernode(arguments, session, at_exit=executor.stop)
     finally:
@@ -88,6 +99,7 @@ def _serve_stock(
 
     _watch_fleet_size(settings, stock.StockNode())
     health.set_executor(True)  # Flower's own executor starts and ends with each message
+    keep_pulsing(health.pulse)
     stock.supernode(arguments, registered)
 
 

@@ -14,6 +14,7 @@ from bouquet.executor.linux import die_with_parent, name_process, share_freed_me
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.superlink_events import SuperLinkEvents
 from bouquet.flower.superlink_main import run_superlink
+from bouquet.runtime.health import keep_pulsing
 
 
 def main() -> None:
@@ -35,8 +36,12 @@ def main() -> None:
         with suppress(OSError):  # the parent is ending, and so is this process
             parent.send(message)
 
+    def serving() -> None:
+        report({"serving": True})
+        keep_pulsing(lambda: report({"alive": True}), events.is_responsive)
+
     events = SuperLinkEvents(
-        on_serving=lambda: report({"serving": True}),
+        on_serving=serving,
         on_task=lambda: report({"task": True}),
         on_run_ended=lambda run_id: report({"ended": run_id}),
     )

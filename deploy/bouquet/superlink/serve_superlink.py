@@ -19,7 +19,7 @@ from bouquet.executor.restarter import Restarter
 from bouquet.flower import stock
 from bouquet.flower.notifier import KeyedListener, KeyedNotifier
 from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType
-from bouquet.runtime.health import Health
+from bouquet.runtime.health import Health, keep_pulsing
 from bouquet.settings.env import Directories
 from bouquet.settings.executor_settings import ExecutorSettings
 
@@ -38,6 +38,7 @@ def serve(arguments: Sequence[str], settings: ExecutorSettings, directories: Dir
     """
     readiness = Readiness(directories.run)
     if settings.kind == "stock":
+        keep_pulsing(readiness.pulse)
         stock.superlink(arguments, readiness.declare)
         return
     health = Health(readiness)
@@ -56,6 +57,9 @@ def serve(arguments: Sequence[str], settings: ExecutorSettings, directories: Dir
     def on_message(message: dict[str, Any]) -> None:
         if "serving" in message:
             health.set_flower(True)
+        elif "alive" in message:
+            if executor.is_responsive():
+                health.pulse()
         elif "task" in message:
             notifier.notify(TASKS)
         elif "ended" in message:

@@ -131,3 +131,114 @@ def test_it_imports_nothing_beyond_what_python_starts_with(tmp_path: Path) -> No
         "genericpath",
         "_collections_abc",
     }
+
+
+def test_a_probe_after_one_that_was_killed_reports_again_at_once(tmp_path: Path) -> None:
+    """Docker ends the probe at `docker pause`, and takes the container for unhealthy."""
+    Readiness(tmp_path).declare()
+    probe.probe(tmp_path, LONG)
+    command = [sys.executable, "-I", "-S", probe.__file__]
+    held = subprocess.Popen(command, env={"BOUQUET_RUN_DIR": str(tmp_path)})
+    while (tmp_path / probe.REPORTED).exists():
+        time.sleep(0.01)
+    held.terminate()
+    held.wait()
+    start = time.monotonic()
+    assert probe.probe(tmp_path, LONG)
+    assert took(start) < SOON
+
+
+def test_a_probe_that_holds_ends_when_the_service_announces_itself(tmp_path: Path) -> None:
+    readiness = Readiness(tmp_path)
+    readiness.declare()
+    probe.probe(tmp_path, LONG)
+    shortly(readiness.announce)
+    start = time.monotonic()
+    assert probe.probe(tmp_path, LONG)
+    assert took(start) < SOON
+
+
+def test_the_holds_after_a_change_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "FIRST_HOLD_SECONDS", 0.1)
+    readiness = Readiness(tmp_path)
+    readiness.declare()
+    holds = []
+    for _ in range(4):
+        start = time.monotonic()
+        assert probe.probe(tmp_path)
+        holds.append(took(start))
+    assert holds[1] >= 0.1
+    assert holds[2] >= 0.4
+    assert holds[3] >= 1.6
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service is silent after half a second, and hangs after another half."""
+    monkeypatch.setattr(probe, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(probe, "CONFIRM_SECONDS", 0.5)
+    monkeypatch.setattr(probe, "PULSE_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_service_that_hangs_is_not_ready_until_it_moves_again(tmp_path: Path) -> None:
+    readiness = Readiness(tmp_path)
+    readiness.declare()
+    probe.probe(tmp_path, LONG)
+    start = time.monotonic()
+    assert not probe.probe(tmp_path, LONG)
+    assert took(start) < SOON
+    assert not is_ready(tmp_path)
+    assert not probe.probe(tmp_path, hold_seconds=1.0)
+    shortly(readiness.pulse)
+    start = time.monotonic()
+    assert probe.probe(tmp_path, LONG)
+    assert took(start) < SOON
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_service_that_pulses_stays_ready(tmp_path: Path) -> None:
+    readiness = Readiness(tmp_path)
+    readiness.declare()
+    probe.probe(tmp_path, LONG)
+
+    def beat() -> None:
+        for _ in range(25):
+            readiness.pulse()
+            time.sleep(0.1)
+
+    beats = threading.Thread(target=beat)
+    beats.start()
+    start = time.monotonic()
+    assert probe.probe(tmp_path, hold_seconds=2.0)
+    assert took(start) >= 2.0
+    beats.join()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_service_that_was_frozen_may_pulse_before_it_counts_as_hanging(tmp_path: Path) -> None:
+    readiness = Readiness(tmp_path)
+    readiness.declare()
+    probe.probe(tmp_path, LONG)
+    time.sleep(0.6)
+    shortly(readiness.pulse)
+    assert probe.probe(tmp_path, hold_seconds=0.3)
+
+
+def test_pulses_do_not_depend_on_the_wall_clock(tmp_path: Path) -> None:
+    Readiness(tmp_path).declare()
+    assert abs((tmp_path / probe.PIPE).stat().st_mtime - time.monotonic()) < SOON
+
+
+def test_a_longest_hold_of_zero_answers_at_once_and_takes_nothing_from_dockers_probe(tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-S", probe.__file__, "0"]
+
+    def answer() -> int:
+        return subprocess.run(command, env={"BOUQUET_RUN_DIR": str(tmp_path)}, timeout=SOON).returncode
+
+    assert answer() == 1
+    Readiness(tmp_path).declare()
+    assert [answer(), answer()] == [0, 0]
+    start = time.monotonic()
+    assert probe.probe(tmp_path, LONG)
+    assert took(start) < SOON

@@ -199,6 +199,13 @@ def test_dockers_timeout_is_at_least_twice_the_hold_of_a_probe(compose: dict[str
         assert int(service["healthcheck"]["timeout"].removesuffix("s")) >= 2 * HOLD_SECONDS
 
 
+def test_what_only_the_command_reads_is_in_no_definition_so_that_a_change_recreates_nothing(
+    compose: dict[str, Any],
+) -> None:
+    for name in ("UP_TIMEOUT", "RUN_CONFIG", "RESULTS", "FLWR_HOME", "BOUQUET_HOME", "FLEET}"):
+        assert f"${{{name}" not in json.dumps(compose), name
+
+
 def test_a_missing_dataset_is_an_error_not_a_new_folder(compose: dict[str, Any]) -> None:
     for service in (compose["services"][role] for role in ROLES):
         (dataset,) = [volume for volume in service["volumes"] if volume["target"] == "/dataset"]
