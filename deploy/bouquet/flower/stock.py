@@ -1,4 +1,4 @@
-"""Flower's own SuperLink and SuperNode, unchanged (`EXECUTOR=stock`).
+"""Flower's own SuperLink and SuperNode (`EXECUTOR=stock`), unchanged but for `bouquet.flower.migrations`.
 
 Their log shows when they are ready: Flower 1.34 has no hook for that, and its health service always answers SERVING.
 """
@@ -13,6 +13,8 @@ from typing import Any
 from flwr.common.logger import FLOWER_LOGGER, log
 from flwr.superlink.cli.flower_superlink import flower_superlink
 from flwr.supernode.cli.flower_supernode import flower_supernode
+
+from bouquet.flower.migrations import allow_any_path
 
 SUPERLINK_READY = "Flower Deployment Runtime: Starting Fleet API (gRPC-rere) on %s"
 """What Flower logs when the last of the SuperLink's three APIs starts."""
@@ -54,6 +56,7 @@ class StockNode:
 def superlink(arguments: Sequence[str], on_serving: Callable[[], None]) -> None:
     """Run `flower-superlink` with its arguments; call `on_serving` once all three APIs accept calls."""
     FLOWER_LOGGER.addHandler(_LogWatch(SUPERLINK_READY, lambda address: on_serving()))
+    allow_any_path()
     sys.argv = ["flower-superlink", *arguments]
     flower_superlink()
 
