@@ -78,6 +78,16 @@ class Readiness:
 
 def is_ready(directory: str | os.PathLike[str]) -> bool:
     """Return whether the service is ready, without waiting; a waiting probe still sees the last change."""
+    return _look(directory) == (True, False)
+
+
+def hangs(directory: str | os.PathLike[str]) -> bool:
+    """Return whether the service has declared itself ready, but does not pulse."""
+    return _look(directory) == (True, True)
+
+
+def _look(directory: str | os.PathLike[str]) -> tuple[bool, bool]:
+    """Return whether the service holds the pipe open, and whether it has not pulsed for `SILENT_SECONDS`."""
     end = os.open(_pipe(directory), os.O_RDONLY | os.O_NONBLOCK)
     try:
         poll = select.poll()
@@ -85,7 +95,7 @@ def is_ready(directory: str | os.PathLike[str]) -> bool:
         events = poll.poll(0)
         # Unread bytes without POLLHUP: the service has declared itself ready and still holds the pipe open.
         is_held = events[0][1] == select.POLLIN if events else _drain(end)[0]
-        return is_held and not _is_silent(end)
+        return is_held, _is_silent(end)
     finally:
         os.close(end)
 

@@ -21,7 +21,7 @@ import psutil
 
 from bouquet.contract.fleet_size import write_size
 from bouquet.contract.node_status import NodeStatus, read_all
-from bouquet.contract.readiness import is_ready
+from bouquet.contract.readiness import hangs, is_ready
 from bouquet.contract.tls_files import CA
 from bouquet.errors import FleetError
 from bouquet.gpu import nvidia
@@ -106,7 +106,7 @@ class ProcessFleet:
             Member(
                 name=child.name,
                 role=child.name.partition("-")[0],
-                state="healthy" if is_ready(Path(child.environment["BOUQUET_RUN_DIR"])) else "starting",
+                state=_state(Path(child.environment["BOUQUET_RUN_DIR"])),
                 partition_id=int(child.environment["PARTITION_ID"]) if "PARTITION_ID" in child.environment else None,
                 host=socket.gethostname(),
             )
@@ -299,6 +299,11 @@ class ProcessFleet:
             if log.exists():
                 yield f"--- {log}"
                 yield from log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+
+
+def _state(run_directory: Path) -> str:
+    """Return the state of a process that runs."""
+    return "healthy" if is_ready(run_directory) else "unhealthy" if hangs(run_directory) else "starting"
 
 
 def _differ_in_number(running: list[Child], wanted: list[Child]) -> bool:

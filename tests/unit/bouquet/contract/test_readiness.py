@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bouquet.contract import readiness as probe
-from bouquet.contract.readiness import Readiness, is_ready
+from bouquet.contract.readiness import Readiness, hangs, is_ready
 
 LONG = 30.0
 """Hold in seconds that no test waits for."""
@@ -31,6 +31,7 @@ def took(start: float) -> float:
 def test_a_service_that_never_declared_is_not_ready(tmp_path: Path) -> None:
     assert not probe.probe(tmp_path, hold_seconds=0.1)
     assert not is_ready(tmp_path)
+    assert not hangs(tmp_path)
 
 
 def test_the_first_probe_after_readiness_ends_at_once(tmp_path: Path) -> None:
@@ -189,11 +190,13 @@ def test_a_service_that_hangs_is_not_ready_until_it_moves_again(tmp_path: Path) 
     assert not probe.probe(tmp_path, LONG)
     assert took(start) < SOON
     assert not is_ready(tmp_path)
+    assert hangs(tmp_path)
     assert not probe.probe(tmp_path, hold_seconds=1.0)
     shortly(readiness.pulse)
     start = time.monotonic()
     assert probe.probe(tmp_path, LONG)
     assert took(start) < SOON
+    assert not hangs(tmp_path)
 
 
 @pytest.mark.usefixtures("impatient")
