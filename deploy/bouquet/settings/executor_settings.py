@@ -8,6 +8,12 @@ from bouquet.settings.env import Environment, choice, text, whole_number
 
 App = Literal["clientapp", "serverapp"]
 
+VARIABLES = (
+    *("EXECUTOR", "EXECUTOR_PRELOAD", "EXECUTOR_WORKERS", "EXECUTOR_IDLE", "EXECUTOR_TIMEOUT"),
+    *("EXECUTOR_MESSAGES", "EXECUTOR_GROWTH"),
+)
+"""The environment variables that `ExecutorSettings` reads."""
+
 
 @dataclass(frozen=True)
 class ExecutorSettings:

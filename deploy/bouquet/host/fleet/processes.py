@@ -33,6 +33,7 @@ from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
 from bouquet.oneshot.certificates import ensure
 from bouquet.polling import poll_until
 from bouquet.settings.env import Directories
+from bouquet.settings.executor_settings import VARIABLES
 from bouquet.settings.host import PROJECT, HostSettings
 
 SAMPLE = PROJECT / "data" / "cifar10-sample"
@@ -186,6 +187,8 @@ class ProcessFleet:
             "BOUQUET_CACHE_GIB": str(settings.partition_cache_gib),
             "BOUQUET_RESULTS_DIR": str(self._results),
             "BOUQUET_DATASET_FALLBACK": str(SAMPLE),
+            # Inherited in any case: here, a change of one restarts the fleet.
+            **{name: os.environ.get(name, "") for name in VARIABLES},
         }
         if settings.dataset:
             shared["BOUQUET_DATASET"] = str(settings.dataset)

@@ -1,12 +1,13 @@
 """Settings: defaults, limits, and one clear line for each impossible value."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bouquet.errors import SettingError
 from bouquet.node.cores import share_of_cores
-from bouquet.settings.executor_settings import ExecutorSettings
+from bouquet.settings.executor_settings import VARIABLES, ExecutorSettings
 from bouquet.settings.gpu_settings import GpuSettings
 from bouquet.settings.host import PROJECT, HostSettings
 from bouquet.settings.node import SuperNodeSettings
@@ -183,6 +184,17 @@ def test_a_path_in_a_folder_that_this_user_may_not_enter_is_one_line(
     monkeypatch.setattr(Path, "is_file", refuse)
     with pytest.raises(SettingError, match=rf"{name}=/root/x: cannot be looked at \(Permission denied\); give"):
         HostSettings.read({name: "/root/x"})
+
+
+def test_the_variables_of_the_executor_are_those_that_it_reads() -> None:
+    class Recorder(dict[str, str]):
+        def get(self, key: str, default: Any = None) -> Any:
+            self[key] = ""
+            return super().get(key, default)
+
+    recorder = Recorder()
+    ExecutorSettings.read("clientapp", recorder)
+    assert set(recorder) == set(VARIABLES)
 
 
 def test_the_bounds_of_a_clientapps_process_are_not_set_by_default() -> None:

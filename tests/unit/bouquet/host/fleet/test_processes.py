@@ -9,6 +9,7 @@ import pytest
 
 from bouquet.errors import FleetError, SettingError
 from bouquet.host.fleet.processes import ProcessFleet
+from bouquet.settings.executor_settings import VARIABLES
 from bouquet.settings.host import HostSettings
 
 
@@ -63,3 +64,15 @@ def test_results_are_copied_and_the_fleet_keeps_them(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match="the fleet keeps the results: .* then: make results"):
         fleet.collect_results(tmp_path / "file", "1")
     assert (kept / "1" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_a_change_of_the_executors_settings_changes_the_fleets_plan(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path)}))
+    monkeypatch.delenv(variable, raising=False)
+    before = fleet._children()
+    assert fleet._children() == before
+    monkeypatch.setenv(variable, "7")
+    assert fleet._children() != before
