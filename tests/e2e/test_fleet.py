@@ -91,8 +91,8 @@ def test_a_run_that_cannot_work_exits_non_zero_and_names_the_setting_the_value_a
 
 def test_a_key_that_the_app_does_not_have_is_refused_before_it_starts(bouquet: Bouquet) -> None:
     run = bouquet("run", RUN_CONFIG="learning-rat=1")
-    assert run.returncode == 5
-    assert "RUN_CONFIG=learning-rat=1: the run was rejected" in run.stderr
+    assert run.returncode == 2
+    assert "RUN_CONFIG=learning-rat=1: the app has no setting learning-rat; it has: " in run.stderr
 
 
 def test_containers_are_healthy_and_published_on_loopback_alone(bouquet: Bouquet) -> None:
