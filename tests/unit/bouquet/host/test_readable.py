@@ -181,8 +181,9 @@ def test_an_empty_folder_must_be_readable_too(tmp_path: Path) -> None:
 
 
 def test_one_file_of_a_folder_may_be_meant(data: Path) -> None:
-    (data / "server.key").touch(mode=0o644)
-    (data / "plain_text" / "server.key").touch(mode=0o600)
+    for path, mode in ((data / "server.key", 0o644), (data / "plain_text" / "server.key", 0o600)):
+        path.touch()
+        path.chmod(mode)  # whatever the umask is
     check_readable("CERTIFICATES", data, CONTAINERS, "server.key")
     check_readable("CERTIFICATES", data, CONTAINERS, "missing.key")  # what is missing is another check's
     (data / "server.key").chmod(0o600)

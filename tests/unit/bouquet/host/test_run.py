@@ -141,6 +141,7 @@ def control(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeContr
         return fake
 
     monkeypatch.setattr(run, "submit_app", lambda app, run_config, endpoint: 7)
+    monkeypatch.setattr(run, "FLWR", Path("/environment/bin/flwr"))  # without a space
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(run, "SECOND_CTRL_C_SECONDS", 0.05)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -13,6 +13,7 @@ from bouquet.contract.leases import lease_partition
 from bouquet.errors import SettingError
 from bouquet.node import slot
 from bouquet.node.slot import acquire_partition, watch_fleet_size
+from bouquet.polling import poll_until
 
 
 @pytest.fixture(autouse=True)
@@ -114,11 +115,12 @@ def test_a_pinned_supernode_gets_its_partition_from_one_that_is_not_pinned(
     watch_fleet_size(size, tmp_path, 0, False, unpinned)
     waiting = in_thread(lambda: lease_partition(tmp_path, 2, wanted=0))
     unpinned.wait_for("leave: a SuperNode that is pinned to partition-id 0 claims it")
+    printed = poll_until(lambda: capsys.readouterr().err, 10, 0.05)
+    assert (printed or "").startswith("bouquet: waiting for partition-id 0: the SuperNode on ")
     assert waiting.is_alive()
     os.close(lease)  # as the kernel does when its process ends
     waiting.join(10)
     assert not waiting.is_alive()
-    assert capsys.readouterr().err.startswith("bouquet: waiting for partition-id 0: the SuperNode on ")
     watch_fleet_size(size, tmp_path, 0, True, pinned)
     pinned.wait_for("resize 2")
     assert lease_partition(tmp_path, 2) == 1  # an unpinned SuperNode skips the claimed partition
