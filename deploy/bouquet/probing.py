@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 
 from bouquet.errors import HostError
@@ -10,6 +11,28 @@ from bouquet.errors import HostError
 PROBE_TIMEOUT = 8.0
 """Seconds that a program may take to answer."""
 REAP_TIMEOUT = 1.0
+
+
+def start(command: list[str], environment: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    """Start a program whose output is wanted, in a session of its own: Ctrl-C in the terminal does not reach it.
+
+    Args:
+        command: The program and its arguments.
+        environment: All of its environment variables; None for those of this process.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
 
 
 def probe(command: list[str], hint: str, timeout_seconds: float | None = None) -> "subprocess.CompletedProcess[str]":
@@ -28,15 +51,7 @@ def probe(command: list[str], hint: str, timeout_seconds: float | None = None) -
     """
     timeout = PROBE_TIMEOUT if timeout_seconds is None else timeout_seconds
     try:
-        program = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
+        program = start(command)
     except FileNotFoundError as error:
         raise HostError(f"{command[0]} is not on PATH", hint) from error
     except OSError as error:

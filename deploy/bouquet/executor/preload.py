@@ -139,7 +139,7 @@ class Preload:
     def forget_shadowed(self, folder: Path) -> dict[str, str]:
         """Have modules of a folder imported from there, although others of their names are loaded.
 
-        Whoever has imported the others keeps them.
+        A module that has imported one of the others keeps it.
 
         Returns:
             By top-level name, where the forgotten module is from.

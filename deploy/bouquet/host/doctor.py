@@ -4,7 +4,6 @@ A check returns what it found, or raises an error that names the problem and the
 `bouquet up` would end with, from the same functions; here they are all shown at once, before anything starts.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,7 +122,7 @@ def _for_containers(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
     yield from _disks(lambda: container_uses(settings, info))
     if unseen := unseen_disk(info):
         yield "disk", lambda: unseen
-    yield "cache", partial(cache_of_containers, settings, os.environ.get("COMPOSE_PROJECT_NAME") or "bouquet")
+    yield "cache", partial(cache_of_containers, settings)
     if up:
         yield from _for_running(settings, fleet)
 

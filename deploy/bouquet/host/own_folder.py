@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from bouquet.errors import SettingError
+from bouquet.files import TEMPORARY_SUFFIX
 
 MARKER = ".made-by-bouquet"
 MARKER_TEXT = "Bouquet made this folder and may empty it at any time. Keep nothing of your own here.\n"
@@ -81,7 +82,7 @@ def replace_link(link: Path, target: Path | str, *, own: bool) -> bool:
     """
     if os.path.lexists(link) and not (link.is_symlink() and own):
         return False
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.new")
+    temporary = link.with_name(f".{link.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     temporary.symlink_to(target)
     temporary.replace(link)
     return True

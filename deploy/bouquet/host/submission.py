@@ -6,7 +6,6 @@ The user's `config.toml` is not read: another fleet, or `flwr` itself, may have 
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ import tomlkit
 
 from bouquet.errors import RunError
 from bouquet.host.endpoint import Endpoint
+from bouquet.probing import start
 
 FLWR = Path(sys.executable).parent / "flwr"
 STARTED = re.compile(r"Successfully started run (\d+)")
@@ -44,17 +44,7 @@ def submit_app(app: Path, run_config: str, endpoint: Endpoint) -> int:
         command += ["--run-config", run_config]
     with tempfile.TemporaryDirectory(prefix="bouquet-") as home:
         _write_home(Path(home), endpoint)
-        # In a session of its own, so that Ctrl-C in the terminal reaches only this process.
-        flwr = subprocess.Popen(
-            command,
-            env=os.environ | QUIET | UTF_8 | {"FLWR_HOME": home},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
+        flwr = start(command, os.environ | QUIET | UTF_8 | {"FLWR_HOME": home})
         try:
             output, problems = flwr.communicate()
         finally:

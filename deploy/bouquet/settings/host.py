@@ -47,6 +47,7 @@ class HostSettings:
         results: Where results go.
         gpus: What the nodes compute on.
         base_image: The image that both images are built on; None for the default.
+        compose_project: Name of the Compose project.
         tag: Tag of both images; by default the name of the Compose project.
         flower_home: Flower's folder, with the connection to the fleet.
         home: Where a fleet of local processes keeps its state, logs and caches.
@@ -71,6 +72,7 @@ class HostSettings:
     results: Path
     gpus: GpuSettings
     base_image: str | None
+    compose_project: str
     tag: str
     flower_home: Path
     home: Path
@@ -91,6 +93,7 @@ class HostSettings:
         user_certificates = text(environment, "CERTIFICATES", "")
         joining = text(environment, "PARTITION_ID", "")
         token = text(environment, "HF_TOKEN_FILE", "")
+        compose_project = text(environment, "COMPOSE_PROJECT_NAME", "bouquet")
         certificates = CertificateSettings.read(environment)
         if user_certificates:
             hint = "give a folder with ca.crt, server.pem and server.key"
@@ -113,7 +116,8 @@ class HostSettings:
             results=_path("RESULTS", text(environment, "RESULTS", "results")),
             gpus=GpuSettings.read(environment),
             base_image=text(environment, "BASE_IMAGE", "") or None,
-            tag=text(environment, "TAG", text(environment, "COMPOSE_PROJECT_NAME", "bouquet")),
+            compose_project=compose_project,
+            tag=text(environment, "TAG", compose_project),
             flower_home=_path("FLWR_HOME", text(environment, "FLWR_HOME", "~/.flwr")),
             home=_path("BOUQUET_HOME", text(environment, "BOUQUET_HOME", ".bouquet")).resolve(),
             up_timeout=whole_number(environment, "UP_TIMEOUT", 300, 1, 86400),

@@ -1,7 +1,7 @@
 """Where Python packages come from: the index and the CA bundle that the user has set for pip or for uv, for both.
 
-pip and uv install the environment together, and each has its own variables and files. Whoever has set up one of the
-two means both.
+pip and uv install the environment together, and each has its own variables and files. A user who has set up one of
+the two means both.
 """
 
 from __future__ import annotations

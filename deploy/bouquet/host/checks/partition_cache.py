@@ -20,16 +20,13 @@ def cache_of_processes(settings: HostSettings) -> str:
     return f"{_of_limit(folder_mib(folder), settings)} in {folder}; to empty it: rm -r '{folder}'"
 
 
-def cache_of_containers(settings: HostSettings, project: str) -> str:
+def cache_of_containers(settings: HostSettings) -> str:
     """Return the size of the cache in the containers' volume, and how to empty it.
-
-    Args:
-        settings: The settings.
-        project: The name of the Compose project.
 
     Raises:
         HostError: Docker does not answer.
     """
+    project = settings.compose_project
     labels = [f"--filter=label=com.docker.compose.{key}" for key in (f"project={project}", "volume=cache")]
     volume = _docker("volume", "ls", "--quiet", *labels)
     if not volume:

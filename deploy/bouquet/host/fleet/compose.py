@@ -77,7 +77,7 @@ class ComposeFleet:
     def prepare(self) -> Iterator[str]:
         """Find or install Compose v2 and the base image, then build the images; unchanged layers are cached."""
         yield compose_plugin.ensure()
-        self._refuse_foreign_project()
+        self._refuse_foreign_project()  # before the minutes that a base image takes
         shares, why = nvidia.for_containers(self._settings.gpus, self._settings.supernodes)
         yield from gpu.summary(shares, why)
         if shares:
@@ -93,12 +93,12 @@ class ComposeFleet:
     @property
     def _compose(self) -> ComposeCLI:
         """Compose with the fleet's files; the first use checks that the project belongs to this checkout."""
-        if not self._is_ours:
-            self._refuse_foreign_project()
-            self._is_ours = True
+        self._refuse_foreign_project()
         return self._docker.compose
 
     def _refuse_foreign_project(self) -> None:
+        if self._is_ours:
+            return
         with docker_errors("the Compose files are not valid"):
             project = self._docker.compose.config(return_json=True)["name"]
         with docker_errors("the containers could not be listed"):
@@ -111,6 +111,7 @@ class ComposeFleet:
                     f"for a second fleet set other values in .env: COMPOSE_PROJECT_NAME={project}-2, CONTROL_PORT and "
                     f"FLEET_PORT; or remove the other fleet's containers: docker compose -p {project} down",
                 )
+        self._is_ours = True
 
     def up(self) -> None:
         """Start missing containers, stop surplus ones, and wait until all are healthy with a partition each.

@@ -51,7 +51,7 @@ def test_a_package_of_the_app_wins_over_a_preloaded_one_with_all_its_modules(
         assert models_.MINE
         with pytest.raises(ImportError):
             import models_.resnet  # type: ignore[import-not-found]
-    assert not hasattr(kept, "MINE"), "whoever has imported it keeps it"
+    assert not hasattr(kept, "MINE"), "a module that has imported it keeps it"
 
 
 def test_a_single_module_of_the_app_wins_over_a_preloaded_package(library: Path, app: Path) -> None:

@@ -35,7 +35,7 @@ def test_processes_have_it_in_their_home(tmp_path: Path) -> None:
 def test_the_superlinks_container_measures_the_volume(install: Install, tmp_path: Path) -> None:
     answers = 'volume) echo mine_cache;; ps) echo 4711;; exec) echo "1536 /var/lib/bouquet/cache";;'
     install(docker=f'case "$1" in {answers} esac')
-    assert cache_of_containers(HostSettings.read({}), "mine") == (
+    assert cache_of_containers(HostSettings.read({"COMPOSE_PROJECT_NAME": "mine"})) == (
         "1.50 GiB, at most 5 GiB (PARTITION_CACHE_GIB) in the volume mine_cache; "
         "to empty it: make down; docker volume rm mine_cache"
     )
@@ -48,11 +48,15 @@ def test_without_a_container_the_volume_is_measured_where_this_user_may_read_it(
     folder = tmp_path / "volume"
     fill(folder)
     install(docker=f'case "$2" in ls) echo mine_cache;; inspect) echo {folder};; esac')
-    assert cache_of_containers(HostSettings.read({}), "mine").startswith("0.50 GiB, at most 5 GiB")
+    assert cache_of_containers(HostSettings.read({"COMPOSE_PROJECT_NAME": "mine"})).startswith(
+        "0.50 GiB, at most 5 GiB"
+    )
     install(docker=f'case "$2" in ls) echo mine_cache;; inspect) echo {tmp_path}/hidden;; esac')
-    assert "known only while the fleet is up" in cache_of_containers(HostSettings.read({}), "mine")
+    assert "known only while the fleet is up" in cache_of_containers(
+        HostSettings.read({"COMPOSE_PROJECT_NAME": "mine"})
+    )
 
 
 def test_before_the_first_start_there_is_no_volume(install: Install) -> None:
     install(docker="exit 0")
-    assert cache_of_containers(HostSettings.read({}), "mine").startswith("empty: ")
+    assert cache_of_containers(HostSettings.read({"COMPOSE_PROJECT_NAME": "mine"})).startswith("empty: ")
