@@ -133,7 +133,7 @@ HELP = {
         "Start the fleet as `bouquet up` does, with the packages in `dependencies` of the app's pyproject.toml. Run\n"
         "the app, and print the run's log as it arrives. Then copy the results to RESULTS/<run-id>, print tables of\n"
         "the metrics, and list the files that the app wrote. The fleet stays up. A fleet with other packages is\n"
-        "replaced, unless a run is in progress on it. After Ctrl-C the run continues; a second one within 5 s stops it.",
+        "replaced, unless a run is in progress on it. After Ctrl-C the run continues; a second one in 5 s stops it.",
         ("APP", "RUN_CONFIG", "RESULTS", "SUPERNODES", "FLEET", "DATASET", "HF_HUB_OFFLINE", "GPUS", "UP_TIMEOUT"),
         'bouquet run --run-config "num-server-rounds=5 batch-size=16"\n'
         "bouquet run path/to/app\n"

@@ -54,6 +54,11 @@ def run(settings: HostSettings) -> None:
     check_app(settings.app)
     overrides = check_overrides(settings.run_config, settings.app)
     fleet, endpoint = up(settings)
+    _follow_run(settings, fleet, endpoint, overrides)
+
+
+def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overrides: str) -> None:
+    """Run the app on a fleet that is up, and show its log, its results and its outcome."""
     with explains_interrupt(NOTHING_SUBMITTED):
         ended = submit(settings.app, overrides, endpoint, settings.flower_home)
     with explains_interrupt(f"interrupted; run {ended.run_id} has ended; copy its results with: make results"):

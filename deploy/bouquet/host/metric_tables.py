@@ -4,7 +4,7 @@ The columns are whatever metrics the app has. In a narrow terminal, the first me
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bouquet.host.text_table import Column, fitting, text_table
@@ -36,8 +36,9 @@ def rounds_table(rounds: Sequence[Entry], width: int) -> str:
         halves = [entry[phase] for entry in shown]
         if any(half["replies"] + half["failures"] for half in halves):
             columns.append(Column(f"{label} nodes", tuple(map(_replies, halves))))
-        columns += _metrics(values[phase], lambda name, label=label: f"{label} {name}" if uses[name] > 1 else name)
-    columns += _metrics([entry.get("central") or {} for entry in shown], lambda name: f"central {name}")
+        columns += _metrics(values[phase], {name: f"{label} {name}" for name in uses if uses[name] > 1})
+    central = [entry["central"] or {} for entry in shown]
+    columns += _metrics(central, {name: f"central {name}" for name in _names(central)})
     columns.append(Column("seconds", tuple(map(_seconds, shown))))
     return _table(columns, width, len(rounds) - len(shown), "rounds")
 
@@ -50,11 +51,12 @@ def exchanges_table(exchanges: Sequence[Entry], width: int) -> str:
         width: Characters per line.
     """
     shown = exchanges[-MAX_ROWS:]
+    means = [entry["metrics"] for entry in shown]
     columns = [
         Column("exchange", tuple(str(entry["exchange"]) for entry in shown)),
         Column("type", tuple(str(entry["message-type"]) for entry in shown)),
         Column("nodes", tuple(map(_replies, shown))),
-        *_metrics([entry["metrics"] for entry in shown], lambda name: f"mean {name}"),
+        *_metrics(means, {name: f"mean {name}" for name in _names(means)}),
         Column("seconds", tuple(map(_seconds, shown))),
     ]
     return _table(columns, width, len(exchanges) - len(shown), "exchanges")
@@ -75,10 +77,15 @@ def _omissions(names: Sequence[str], rows: int, what: str) -> Iterator[str]:
         yield f"not shown: the first {rows} {what}"
 
 
-def _metrics(values: Sequence[Entry], heading: Callable[[str], str]) -> list[Column]:
-    """Return a column for each metric, with the metrics of each row; those further right have higher ranks."""
+def _metrics(values: Sequence[Entry], headings: Mapping[str, str]) -> list[Column]:
+    """Return a column for each metric; those further right have higher ranks.
+
+    Args:
+        values: The metrics of each row.
+        headings: Headings that are not the metric's name, by name.
+    """
     return [
-        Column(heading(name), tuple(_number(row.get(name)) for row in values), rank)
+        Column(headings.get(name, name), tuple(_number(row.get(name)) for row in values), rank)
         for rank, name in enumerate(_names(values), 1)
     ]
 

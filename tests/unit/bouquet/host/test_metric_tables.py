@@ -64,8 +64,8 @@ def test_a_value_is_shown_so_that_it_can_be_read(value: Any, shown: str) -> None
 
 
 def test_in_a_narrow_terminal_the_first_metrics_of_each_phase_stay_and_the_others_are_named() -> None:
-    metrics = {f"metric_{n}": 1.0 for n in range(9)}
-    table = rounds_table([a_round(train=phase(**metrics), evaluate=phase(first=1.0, second=2.0))], 80).splitlines()
+    train = phase() | {"metrics": {f"metric_{n}": 1.0 for n in range(9)}}
+    table = rounds_table([a_round(train=train, evaluate=phase(first=1.0, second=2.0))], 80).splitlines()
     assert max(map(len, table[:2])) <= 80
     assert "metric_0" in table[0]
     assert "first  second" in table[0]
