@@ -16,7 +16,7 @@ from bouquet.errors import FleetError, HostError
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host import entry_point, join, preflight
-from bouquet.host.app_folder import check_app
+from bouquet.host.app_project import read_project
 from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
 from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
@@ -51,7 +51,7 @@ def run(settings: HostSettings) -> None:
     Raises:
         RunError: The run was rejected, or did not complete.
     """
-    check_app(settings.app)
+    read_project(settings.app)  # refuse what is no app before anything starts
     overrides = check_overrides(settings.run_config, settings.app)
     fleet, endpoint = up(settings)
     _follow_run(settings, fleet, endpoint, overrides)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bouquet.errors import SettingError
-from bouquet.host.app_folder import check_app
+from bouquet.host.app_project import read_project
 from bouquet.settings.host import PROJECT
 
 COMPLETE = '[tool.flwr.app.components]\nserverapp = "a:app"\nclientapp = "b:app"\n'
@@ -18,8 +18,8 @@ def app(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_app_and_any_other_flower_app_pass(app: Path) -> None:
-    check_app(PROJECT)
-    check_app(app)
+    assert read_project(PROJECT)["project"]["name"] == "bouquet"
+    assert read_project(app)["tool"]["flwr"]["app"]["components"] == {"serverapp": "a:app", "clientapp": "b:app"}
 
 
 @pytest.mark.parametrize(
@@ -34,30 +34,30 @@ def test_the_shipped_app_and_any_other_flower_app_pass(app: Path) -> None:
 def test_a_folder_that_is_no_flower_app_is_refused(app: Path, content: str, problem: str) -> None:
     (app / "pyproject.toml").write_text(content)
     with pytest.raises(SettingError) as refused:
-        check_app(app)
+        read_project(app)
     assert str(refused.value).startswith(f"APP={app}: its pyproject.toml {problem}")
     assert "\n" not in str(refused.value)
 
 
 def test_a_path_without_a_folder_is_refused(app: Path) -> None:
     with pytest.raises(SettingError, match="nowhere: there is no such folder; give the folder of a Flower App"):
-        check_app(app / "nowhere")
+        read_project(app / "nowhere")
     with pytest.raises(SettingError, match="it is a file, and no bundle"):
-        check_app(app / "pyproject.toml")
+        read_project(app / "pyproject.toml")
 
 
 def test_a_folder_above_apps_is_refused_with_their_names(app: Path) -> None:
     with pytest.raises(SettingError, match="it has no pyproject.toml; give the folder of a Flower App"):
         (app / "pyproject.toml").rename(app / "other.toml")
-        check_app(app)
+        read_project(app)
     (app / "quickstart").mkdir()
     (app / "other.toml").rename(app / "quickstart" / "pyproject.toml")
     with pytest.raises(SettingError, match="it has no pyproject.toml; give one of its folders: quickstart"):
-        check_app(app)
+        read_project(app)
 
 
 def test_a_file_that_cannot_be_read_is_named(app: Path) -> None:
     (app / "pyproject.toml").unlink()
     (app / "pyproject.toml").mkdir()
     with pytest.raises(SettingError, match="its pyproject.toml cannot be read .Is a directory"):
-        check_app(app)
+        read_project(app)

@@ -1,18 +1,20 @@
-"""Which app `bouquet run` runs, and whether that is one."""
+"""The `pyproject.toml` of the app that the fleet runs, and whether it is one of a Flower App."""
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from bouquet.errors import SettingError
 
 NAME = "APP"
 HINT = "give the folder of a Flower App, with its pyproject.toml: bouquet run path/to/app"
 COMPONENTS = ("serverapp", "clientapp")
-EXAMPLES_SHOWN = 5
+MAX_FOLDERS = 5
+"""Folders that a hint names."""
 
 
-def check_app(app: Path) -> None:
-    """Check that a folder is one with a Flower App.
+def read_project(app: Path) -> dict[str, Any]:
+    """Return the contents of the `pyproject.toml` of a Flower App.
 
     Args:
         app: The folder.
@@ -35,6 +37,7 @@ def check_app(app: Path) -> None:
     if missing := [part for part in COMPONENTS if not _component(project, part)]:
         problem = f"its pyproject.toml does not name a {' or a '.join(missing)} in [tool.flwr.app.components]"
         raise SettingError(NAME, app, problem, HINT)
+    return project
 
 
 def _component(project: object, part: str) -> object:
@@ -46,4 +49,4 @@ def _component(project: object, part: str) -> object:
 def _apps_below(folder: Path) -> str:
     """Return a hint that names the folders below that may be apps; empty for none."""
     found = sorted(file.parent.name for file in folder.glob("*/pyproject.toml"))
-    return f"give one of its folders: {', '.join(found[:EXAMPLES_SHOWN])}" if found else ""
+    return f"give one of its folders: {', '.join(found[:MAX_FOLDERS])}" if found else ""
