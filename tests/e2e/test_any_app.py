@@ -40,7 +40,7 @@ def test_an_app_gets_its_packages_and_shows_its_own_metrics(bouquet: Bouquet) ->
     [report] = printed_json("sklearn_logistic", run.stdout)
     rows = [row for row in table(run.stdout, "round") if row["round"] != "0"]
     assert [row["round"] for row in rows] == ["1", "2"]
-    assert {row["train nodes"] for row in rows} == {"2 of 2"}
+    assert {row["trained"] for row in rows} == {"2 of 2"}
     assert [row["central accuracy"] for row in rows] == [f"{value:.4f}" for value in report["accuracy"][-2:]]
     assert "\n  history.png " in run.stdout
 

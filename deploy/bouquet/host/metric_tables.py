@@ -1,22 +1,22 @@
 """What the terminal shows of a run's `metrics.json`: a table of rounds, and one of exchanges outside of rounds.
 
-The columns are whatever metrics the app has. In a narrow terminal, the first metrics of each phase stay.
+The columns are whatever metrics the app has. In a narrow terminal, the first metrics of the nodes stay.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bouquet.host.text_table import Column, fitting, text_table
 
 Entry = Mapping[str, Any]
 """An object of `metrics.json`."""
-PHASES = (("train", "train"), ("evaluate", "eval"))
-"""The phases of a round, and what the headings of their columns start with."""
+PHASES = (("train", "trained", "train"), ("evaluate", "evaluated", "eval"))
+"""The phases of a round, each with the heading for its nodes and one for metrics that both phases have."""
 MAX_ROWS = 50
 """Rows of a table. Of a longer run, the last ones are shown."""
-MAX_NAMES = 5
-"""Metrics without a column that a line names."""
+MAX_OTHERS = 6
+"""Metrics without a column that a line shows."""
 SMALL, LARGE = 1e-3, 1e6
 """Numbers between these are shown with four decimals, others with a power of ten."""
 
@@ -29,16 +29,16 @@ def rounds_table(rounds: Sequence[Entry], width: int) -> str:
         width: Characters per line.
     """
     shown = rounds[-MAX_ROWS:]
-    values = {phase: [entry[phase]["metrics"] for entry in shown] for phase, _ in PHASES}
+    values = {phase: [entry[phase]["metrics"] for entry in shown] for phase, *_ in PHASES}
     uses = Counter(name for phase in values for name in _names(values[phase]))
     columns = [Column("round", tuple(str(entry["round"]) for entry in shown))]
-    for phase, label in PHASES:
+    for phase, done, label in PHASES:
         halves = [entry[phase] for entry in shown]
         if any(half["replies"] + half["failures"] for half in halves):
-            columns.append(Column(f"{label} nodes", tuple(map(_replies, halves))))
+            columns.append(Column(done, tuple(map(_replies, halves))))
         columns += _metrics(values[phase], {name: f"{label} {name}" for name in uses if uses[name] > 1})
     central = [entry["central"] or {} for entry in shown]
-    columns += _metrics(central, {name: f"central {name}" for name in _names(central)})
+    columns += _metrics(central, {name: f"central {name}" for name in _names(central)}, first_rank=len(uses) + 1)
     columns.append(Column("seconds", tuple(map(_seconds, shown))))
     return _table(columns, width, len(rounds) - len(shown), "rounds")
 
@@ -66,27 +66,25 @@ def _table(columns: Sequence[Column], width: int, omitted: int, what: str) -> st
     shown = fitting(columns, width)
     names = [column.name for column in shown]
     lines = [text_table(names, list(zip(*(column.cells for column in shown), strict=True)), justify="right")]
-    return "\n".join([*lines, *_omissions([c.name for c in columns if c not in shown], omitted, what)])
+    if others := [f"{column.name} {column.cells[-1]}" for column in columns if column not in shown]:
+        more = f" and {len(others) - MAX_OTHERS} more" if len(others) > MAX_OTHERS else ""
+        lines.append(f"the other metrics, in the last row: {', '.join(others[:MAX_OTHERS])}{more}")
+    if omitted:
+        lines.append(f"not shown: the first {omitted} {what}")
+    return "\n".join(lines)
 
 
-def _omissions(names: Sequence[str], rows: int, what: str) -> Iterator[str]:
-    if names:
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        yield f"not shown: {', '.join(names[:MAX_NAMES])}{more}"
-    if rows:
-        yield f"not shown: the first {rows} {what}"
-
-
-def _metrics(values: Sequence[Entry], headings: Mapping[str, str]) -> list[Column]:
+def _metrics(values: Sequence[Entry], headings: Mapping[str, str], first_rank: int = 1) -> list[Column]:
     """Return a column for each metric; those further right have higher ranks.
 
     Args:
         values: The metrics of each row.
         headings: Headings that are not the metric's name, by name.
+        first_rank: The rank of the first column.
     """
     return [
         Column(headings.get(name, name), tuple(_number(row.get(name)) for row in values), rank)
-        for rank, name in enumerate(_names(values), 1)
+        for rank, name in enumerate(_names(values), first_rank)
     ]
 
 

@@ -23,27 +23,27 @@ def test_a_round_has_a_column_for_each_metric_of_each_phase() -> None:
         a_round(2, train=phase(4, 1, loss_a=1.0), evaluate=phase(10, auc=0.5), central={"rmse": 0.5}),
     ]
     assert rounds_table(rounds, WIDE).splitlines() == [
-        "round  train nodes  loss_a  eval nodes     auc  central rmse  seconds",
-        "    1       5 of 5  2.0000     9 of 10  0.2500        1.5000     12.5",
-        "    2       4 of 5  1.0000    10 of 10  0.5000        0.5000     12.5",
+        "round  trained  loss_a  evaluated     auc  central rmse  seconds",
+        "    1   5 of 5  2.0000    9 of 10  0.2500        1.5000     12.5",
+        "    2   4 of 5  1.0000   10 of 10  0.5000        0.5000     12.5",
     ]
 
 
 def test_a_metric_that_two_phases_have_is_told_apart() -> None:
     header = rounds_table([a_round(train=phase(loss=1.0), evaluate=phase(loss=2.0))], WIDE).splitlines()[0]
-    assert header == "round  train nodes  train loss  eval nodes  eval loss  seconds"
+    assert header == "round  trained  train loss  evaluated  eval loss  seconds"
 
 
 def test_a_phase_that_no_round_has_takes_no_columns() -> None:
     header = rounds_table([a_round(evaluate=phase(0))], WIDE).splitlines()[0]
-    assert header == "round  train nodes  seconds"
+    assert header == "round  trained  seconds"
 
 
 def test_a_row_shows_a_dash_for_what_its_round_does_not_have() -> None:
     rounds = [a_round(0, train=phase(0), central={"acc": 0.1}), a_round(1, train=phase(loss=None, n=3))]
     assert rounds_table(rounds, WIDE).splitlines()[1:] == [
-        "    0            -     -  -      5 of 5       0.1000     12.5",
-        "    1       5 of 5     -  3      5 of 5            -     12.5",
+        "    0        -     -  -     5 of 5       0.1000     12.5",
+        "    1   5 of 5     -  3     5 of 5            -     12.5",
     ]
 
 
@@ -63,20 +63,27 @@ def test_a_value_is_shown_so_that_it_can_be_read(value: Any, shown: str) -> None
     assert rounds_table([a_round(train=phase(m=value))], WIDE).splitlines()[1].split("5 of 5")[1].strip() == shown
 
 
-def test_in_a_narrow_terminal_the_first_metrics_of_each_phase_stay_and_the_others_are_named() -> None:
-    train = phase() | {"metrics": {f"metric_{n}": 1.0 for n in range(9)}}
-    table = rounds_table([a_round(train=train, evaluate=phase(first=1.0, second=2.0))], 80).splitlines()
+def test_in_a_narrow_terminal_the_first_metrics_of_the_nodes_stay_and_a_line_has_the_others() -> None:
+    train = phase() | {"metrics": {f"metric_{n}": float(n) for n in range(12)}}
+    evaluate = phase(first=1.0, second=2.0)
+    table = rounds_table([a_round(train=train, evaluate=evaluate, central={"top": 0.5})], 80).splitlines()
     assert max(map(len, table[:2])) <= 80
-    assert "metric_0" in table[0]
-    assert "first  second" in table[0]
-    shown = table[0].count("metric_")
-    assert table[2] == f"not shown: {', '.join(f'metric_{n}' for n in range(shown, shown + 5))} and {4 - shown} more"
+    assert table[0] == "round  trained  metric_0  metric_1  metric_2  evaluated   first  second  seconds"
+    others = ", ".join(f"metric_{n} {n}.0000" for n in range(3, 9))
+    assert table[2] == f"the other metrics, in the last row: {others} and 4 more"
+
+
+def test_metrics_of_the_central_evaluation_give_way_first() -> None:
+    rounds = [a_round(1, train=phase(loss=1.0), central={"acc": acc}) for acc in (0.25, 0.5)]
+    table = rounds_table(rounds, 50).splitlines()
+    assert table[0] == "round  trained    loss  evaluated  seconds"
+    assert table[3] == "the other metrics, in the last row: central acc 0.5000"
 
 
 def test_nodes_and_seconds_stay_in_the_narrowest_terminal() -> None:
     table = rounds_table([a_round(train=phase(loss=1.0))], 10).splitlines()
-    assert table[0] == "round  train nodes  eval nodes  seconds"
-    assert table[2] == "not shown: loss"
+    assert table[0] == "round  trained  evaluated  seconds"
+    assert table[2] == "the other metrics, in the last row: loss 1.0000"
 
 
 def test_of_a_long_run_the_last_rounds_are_shown() -> None:

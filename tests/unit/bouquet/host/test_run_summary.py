@@ -45,7 +45,7 @@ def test_a_run_shows_its_rounds_and_its_files_with_their_sizes(tmp_path: Path) -
     (tmp_path / "model.npz").write_bytes(b"x" * 3 * 1024**2)
     (tmp_path / "empty").touch()
     shown = summary(leave(tmp_path, metrics()), 120).split("\n\n")
-    assert shown[0].splitlines()[1] == "    1       5 of 5      2.0000    10 of 10    0.3000     12.5"
+    assert shown[0].splitlines()[1] == "    1   5 of 5      2.0000   10 of 10    0.3000     12.5"
     files = shown[1].splitlines()
     assert files[0] == f"results in {tmp_path}:"
     assert [line.split(maxsplit=1) for line in files[1:]] == [
