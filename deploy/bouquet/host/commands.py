@@ -31,12 +31,14 @@ from bouquet.host.overrides import check_overrides
 from bouquet.host.results_folder import check_results
 from bouquet.host.run import NOTHING_SUBMITTED, submit
 from bouquet.host.run_summary import check_outcome, read_metrics, summary
+from bouquet.host.start_lock import StartLock
 from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
 from bouquet.runtime import grpc_proxy
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
 
+START_LOCK = StartLock()
 STAYS_UP = "what has started of the fleet stays up; continue: make up; stop it: make down"
 
 
@@ -60,7 +62,7 @@ def run(settings: HostSettings) -> None:
 def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overrides: str) -> None:
     """Run the app on a fleet that is up, and show its log, its results and its outcome."""
     with explains_interrupt(NOTHING_SUBMITTED):
-        ended = submit(settings.app, overrides, endpoint, settings.flower_home)
+        ended = submit(settings.app, overrides, endpoint, settings.flower_home, START_LOCK.release)
     with explains_interrupt(f"interrupted; run {ended.run_id} has ended; copy its results with: make results"):
         fleet.collect_results(settings.results, ended.run_id)
     folder = settings.results / ended.run_id
@@ -71,6 +73,7 @@ def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overri
 @explains_interrupt(f"interrupted; {STAYS_UP}")
 def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
     """Start the fleet, wait until it is healthy, write the connection to it, and return both."""
+    START_LOCK.acquire(settings, say)
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
