@@ -21,7 +21,7 @@ class Fleet:
         self.node_id = self.traffic.node_id
         self.events = SuperLinkEvents()
         self.servicer = EventFleetServicer(
-            self.traffic.states, self.traffic.objects, enable_supernode_auth=True, events=self.events
+            self.traffic.states, self.traffic.objects, enable_supernode_auth=True, events=self.events, run_dir=folder
         )
 
     def pull(self) -> list[str]:
