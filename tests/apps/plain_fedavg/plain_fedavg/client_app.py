@@ -26,5 +26,5 @@ def evaluate(message: Message, context: Context) -> Message:
     """Reply with a loss, and the number of partitions that this node sees."""
     [weights] = message.content.array_records["arrays"].to_numpy_ndarrays()
     num_partitions = int(context.node_config["num-partitions"])
-    values = {"num-examples": 1, "eval_loss": float(weights.mean()), "num-partitions": num_partitions}
-    return Message(RecordDict({"metrics": MetricRecord(values)}), reply_to=message)
+    metrics = MetricRecord({"num-examples": 1, "eval_loss": float(weights.mean()), "num-partitions": num_partitions})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
@@ -39,7 +40,7 @@ def main(grid: Grid, context: Context) -> None:
         min_available_nodes=int(config["min-available-nodes"]),
     )
     strategy.pause_round, strategy.pause_seconds = int(config["pause-round"]), float(config["pause-seconds"])
-    timeout = {"timeout": float(config["timeout"])} if config["timeout"] else {}
+    timeout: dict[str, Any] = {"timeout": float(config["timeout"])} if config["timeout"] else {}
     rounds = int(config["num-server-rounds"])
     result = strategy.start(grid, ArrayRecord([np.zeros(4)]), num_rounds=rounds, **timeout)
     report = {
