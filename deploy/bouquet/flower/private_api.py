@@ -154,6 +154,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.utils.uint64_to_int64",
         "flwr.superlink.federation.FederationManager",
     ),
+    "members": ("flwr.common.logger.log",),
     "message_state": (
         "flwr.common.serde.message_from_proto",
         "flwr.common.serde.message_to_proto",
@@ -198,20 +199,16 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.object_store.ObjectStoreFactory",
         "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore",
     ),
+    "run_grid": ("flwr.common.logger.log",),
     "server_app_process": (
-        "flwr.common.constant.SUPERLINK_NODE_ID",
         "flwr.common.logger.mirror_output_to_queue",
         "flwr.proto.log_pb2",
-        "flwr.proto.message_pb2",
         "flwr.proto.node_pb2",
         "flwr.proto.runtime_pb2_grpc.RuntimeStub",
         "flwr.server.run_serverapp.run",
         "flwr.serverapp.server_app.LoadServerAppError",
         "flwr.supercore.exit.flwr_exit",
-        "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
         "flwr.supercore.object_ref.load_app",
-        "flwr.supercore.retry.wrap_stub",
-        "flwr.superlink.grid.GrpcGrid",
         "flwr.superlink.runtime.run_serverapp",
     ),
     "signatures": (
@@ -314,5 +311,12 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.constant.TaskType",
         "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
         "flwr.supernode.runtime.run_clientapp.push_message",
+    ),
+    "waiting_grid": (
+        "flwr.proto.message_pb2",
+        "flwr.proto.runtime_pb2_grpc.RuntimeStub",
+        "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
+        "flwr.supercore.retry.wrap_stub",
+        "flwr.superlink.grid.GrpcGrid",
     ),
 }
