@@ -85,7 +85,7 @@ class Round:
 
 
 @dataclass
-class Exchange(Phase):
+class ExchangeEntry(Phase):
     """One call of `Grid.send_and_receive` by an app that has its own loop.
 
     Attributes:

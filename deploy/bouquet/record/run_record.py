@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bouquet.errors import RunError
-from bouquet.record.entries import Exchange, Round
+from bouquet.record.entries import ExchangeEntry, Round
 from bouquet.record.run_folder import RunFolder
 
 METRICS = "metrics.json"
@@ -46,7 +46,7 @@ class RunRecord:
     num_partitions: int | None = None
     fleet_changes: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: list[ExchangeEntry] = field(default_factory=list)
     seconds: float = 0.0
     _written: float = field(default=-math.inf, repr=False)
 
