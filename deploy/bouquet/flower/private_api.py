@@ -135,7 +135,9 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.inflatable.inflatable_object.get_object_tree",
         "flwr.supercore.utils.get_metadata_bytes",
     ),
-    "heartbeat": ("flwr.supercore.heartbeat.HeartbeatSender",),
+    "heartbeat": (
+        "flwr.supercore.heartbeat.HeartbeatSender",
+    ),
     "link_state": (
         "flwr.common.constant.Status",
         "flwr.common.constant.SubStatus",
@@ -154,6 +156,9 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.utils.uint64_to_int64",
         "flwr.superlink.federation.FederationManager",
     ),
+    "members": (
+        "flwr.common.logger.log",
+    ),
     "message_state": (
         "flwr.common.serde.message_from_proto",
         "flwr.common.serde.message_to_proto",
@@ -163,7 +168,9 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.run.Run",
         "flwr.superlink.federation.FederationManager",
     ),
-    "messages": ("flwr.app.message.make_message",),
+    "messages": (
+        "flwr.app.message.make_message",
+    ),
     "node_auth": (
         "flwr.common.constant.PUBLIC_KEY_HEADER",
         "flwr.common.constant.SIGNATURE_HEADER",
@@ -198,20 +205,18 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.object_store.ObjectStoreFactory",
         "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore",
     ),
+    "run_grid": (
+        "flwr.common.logger.log",
+    ),
     "server_app_process": (
-        "flwr.common.constant.SUPERLINK_NODE_ID",
         "flwr.common.logger.mirror_output_to_queue",
         "flwr.proto.log_pb2",
-        "flwr.proto.message_pb2",
         "flwr.proto.node_pb2",
         "flwr.proto.runtime_pb2_grpc.RuntimeStub",
         "flwr.server.run_serverapp.run",
         "flwr.serverapp.server_app.LoadServerAppError",
         "flwr.supercore.exit.flwr_exit",
-        "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
         "flwr.supercore.object_ref.load_app",
-        "flwr.supercore.retry.wrap_stub",
-        "flwr.superlink.grid.GrpcGrid",
         "flwr.superlink.runtime.run_serverapp",
     ),
     "signatures": (
@@ -314,5 +319,12 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.constant.TaskType",
         "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
         "flwr.supernode.runtime.run_clientapp.push_message",
+    ),
+    "waiting_grid": (
+        "flwr.proto.message_pb2",
+        "flwr.proto.runtime_pb2_grpc.RuntimeStub",
+        "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
+        "flwr.supercore.retry.wrap_stub",
+        "flwr.superlink.grid.GrpcGrid",
     ),
 }
