@@ -135,9 +135,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.inflatable.inflatable_object.get_object_tree",
         "flwr.supercore.utils.get_metadata_bytes",
     ),
-    "heartbeat": (
-        "flwr.supercore.heartbeat.HeartbeatSender",
-    ),
+    "heartbeat": ("flwr.supercore.heartbeat.HeartbeatSender",),
     "link_state": (
         "flwr.common.constant.Status",
         "flwr.common.constant.SubStatus",
@@ -156,9 +154,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.utils.uint64_to_int64",
         "flwr.superlink.federation.FederationManager",
     ),
-    "members": (
-        "flwr.common.logger.log",
-    ),
+    "members": ("flwr.common.logger.log",),
     "message_state": (
         "flwr.common.serde.message_from_proto",
         "flwr.common.serde.message_to_proto",
@@ -168,9 +164,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.run.Run",
         "flwr.superlink.federation.FederationManager",
     ),
-    "messages": (
-        "flwr.app.message.make_message",
-    ),
+    "messages": ("flwr.app.message.make_message",),
     "node_auth": (
         "flwr.common.constant.PUBLIC_KEY_HEADER",
         "flwr.common.constant.SIGNATURE_HEADER",
@@ -205,9 +199,10 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.object_store.ObjectStoreFactory",
         "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore",
     ),
-    "run_grid": (
-        "flwr.common.logger.log",
-    ),
+    "recorded_run": ("flwr.common.logger.log",),
+    "reply_check": ("flwr.common.constant.SType",),
+    "run_grid": ("flwr.common.logger.log",),
+    "sampling": ("flwr.common.logger.log",),
     "server_app_process": (
         "flwr.common.logger.mirror_output_to_queue",
         "flwr.proto.log_pb2",
@@ -231,6 +226,11 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.common.logger.log",
         "flwr.superlink.cli.flower_superlink.flower_superlink",
         "flwr.supernode.cli.flower_supernode.flower_supernode",
+    ),
+    "strategy_start": (
+        "flwr.common.constant.ErrorCode",
+        "flwr.common.logger.log",
+        "flwr.serverapp.strategy.strategy_utils.aggregate_metricrecords",
     ),
     "superlink_events": (
         "flwr.proto.message_pb2.ObjectTree",

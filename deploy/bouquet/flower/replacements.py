@@ -22,7 +22,10 @@ REPLACEMENTS: dict[tuple[str, str], str] = {
     ): "Alembic splits Flower's list of folders at spaces, which may be part of the environment's path",
     (_RUN_SERVERAPP, "flush_logs"): "Flower's sleeps for a second at the end of each run",
     (_RUN_SERVERAPP, "run_"): "it loads the app; a worker has to forget modules that the app brings itself first",
-    (_STRATEGY, "Strategy.start"): "the fleet records the rounds of any strategy, and what it samples must not block it",
+    (
+        _STRATEGY,
+        "Strategy.start",
+    ): "the fleet records the rounds of any strategy, which must not wait for nodes that left",
     (_STRATEGY, "Strategy.__init_subclass__"): "an app's own strategy may have a loop of its own in `start`",
     (
         "flwr.serverapp.strategy.fedavg",
@@ -51,7 +54,7 @@ def replace(module: str, name: str, replacement: Any) -> Any:
     if (module, name) not in REPLACEMENTS:
         raise KeyError(f"{module}.{name} is not in bouquet.flower.replacements.REPLACEMENTS: list it with a reason")
     owner_name, _, attribute = name.rpartition(".")
-    owner = import_module(module)
+    owner: Any = import_module(module)
     if owner_name:
         owner = getattr(owner, owner_name, None)
     if not hasattr(owner, attribute):

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -66,11 +67,11 @@ class RunRecord:
     def update(self) -> None:
         """Write what is known so far, unless that was done less than `WRITE_SECONDS` ago.
 
-        Raises:
-            RunError: The file cannot be written.
+        A full disk does not end the run before its end; `complete` reports it.
         """
         if time.monotonic() - self._written >= WRITE_SECONDS:
-            self._write("failed", INTERRUPTED)
+            with suppress(RunError):
+                self._write("failed", INTERRUPTED)
 
     def complete(self) -> None:
         """Write the record of a run that completed.
