@@ -44,6 +44,11 @@ def error_from_node(reply: Message, node_id: int, reason: str) -> Message:
     return make_message(metadata, error=Error(reply.error.code, reason))
 
 
+def error_in_place_of(reply: Message, error: Error) -> Message:
+    """Return an error with the metadata of a reply that had content."""
+    return make_message(reply.metadata, error=error)
+
+
 def _changed(metadata: Metadata, **changes: Any) -> Metadata:
     """Return a copy of a message's metadata in which some fields have other values."""
     return Metadata(**{name: getattr(metadata, name) for name in METADATA_FIELDS} | changes)

@@ -199,7 +199,10 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.object_store.ObjectStoreFactory",
         "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore",
     ),
+    "recorded_run": ("flwr.common.logger.log",),
+    "reply_check": ("flwr.common.constant.SType",),
     "run_grid": ("flwr.common.logger.log",),
+    "sampling": ("flwr.common.logger.log",),
     "server_app_process": (
         "flwr.common.logger.mirror_output_to_queue",
         "flwr.proto.log_pb2",
@@ -223,6 +226,11 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.common.logger.log",
         "flwr.superlink.cli.flower_superlink.flower_superlink",
         "flwr.supernode.cli.flower_supernode.flower_supernode",
+    ),
+    "strategy_start": (
+        "flwr.common.constant.ErrorCode",
+        "flwr.common.logger.log",
+        "flwr.serverapp.strategy.strategy_utils.aggregate_metricrecords",
     ),
     "superlink_events": (
         "flwr.proto.message_pb2.ObjectTree",

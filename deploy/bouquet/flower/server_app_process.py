@@ -15,7 +15,6 @@ from flwr.common.logger import mirror_output_to_queue
 from flwr.proto import log_pb2, node_pb2
 from flwr.proto.runtime_pb2_grpc import RuntimeStub
 from flwr.server.run_serverapp import run as stock_run
-from flwr.serverapp import Grid
 from flwr.serverapp.server_app import LoadServerAppError
 from flwr.supercore.exit import flwr_exit as stock_flwr_exit
 from flwr.supercore.object_ref import load_app
@@ -24,6 +23,7 @@ from flwr.superlink.runtime import run_serverapp as stock_run_serverapp
 from bouquet.flower.array_files import ArrayFiles
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.missing_module import explains_missing_modules
+from bouquet.flower.recorded_run import recorded_run
 from bouquet.flower.replacements import replace
 from bouquet.flower.run_grid import RunGrid
 from bouquet.flower.task_queue import RuntimeApi
@@ -100,11 +100,12 @@ def run_serverapp(api: RuntimeApi, token: str, loading: Callable[[Path], Abstrac
     replace(runtime, "flush_logs", flush_logs)
     replace(runtime, "flwr_exit", flwr_exit)
 
-    @explains_missing_modules()
-    def run(*, grid: Grid, context: Context, server_app_dir: str, server_app_attr: str) -> Context:
-        with loading(Path(server_app_dir)):
-            load_app(server_app_attr, LoadServerAppError, server_app_dir)
-        return stock_run(grid=grid, context=context, server_app_dir=server_app_dir, server_app_attr=server_app_attr)
+    def run(*, grid: RunGrid, context: Context, server_app_dir: str, server_app_attr: str) -> Context:
+        app = Path(server_app_dir)
+        with recorded_run(grid, context, app), explains_missing_modules():
+            with loading(app):
+                load_app(server_app_attr, LoadServerAppError, server_app_dir)
+            return stock_run(grid=grid, context=context, server_app_dir=server_app_dir, server_app_attr=server_app_attr)
 
     replace(runtime, "run_", run)
 
