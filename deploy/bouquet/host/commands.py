@@ -28,6 +28,7 @@ from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
 from bouquet.host.overrides import check_overrides
+from bouquet.host.packages.package_list import package_list
 from bouquet.host.results_folder import check_results
 from bouquet.host.run import NOTHING_SUBMITTED, submit
 from bouquet.host.run_summary import check_outcome, read_metrics, summary
@@ -77,7 +78,8 @@ def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
-    for line in preflight.check_start(settings, containers=not isinstance(fleet, ProcessFleet)):
+    packages = package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+    for line in preflight.check_start(settings, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
     if settings.dataset:
         say(f"dataset: {settings.dataset} (DATASET)")
@@ -85,7 +87,7 @@ def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
         say(f"WARNING: {INSECURE_WARNING}")
     elif settings.certificates.user_dir:
         check_user_certificates(settings.certificates.user_dir, settings.certificates.user_dir_label)
-    for line in fleet.prepare():
+    for line in fleet.prepare(packages):
         say(line)
     if not fleet.members():
         check_ports(settings)

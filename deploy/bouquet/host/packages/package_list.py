@@ -34,6 +34,8 @@ MACHINES = " or ".join(
 PYTHONS = ("3.11", "3.12", "3.13")
 """Versions of Python that a fleet may have."""
 DIGEST_LENGTH = 12
+UNKNOWN = "unknown"
+"""In place of a digest: the list of a fleet that an earlier version started."""
 
 
 @dataclass(frozen=True)

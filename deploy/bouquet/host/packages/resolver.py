@@ -52,7 +52,12 @@ def resolve(
         # uv prefers the versions that it finds in its output file.
         output.write_text("".join(f"{name}=={version}\n" for name, version in preferred), encoding="utf-8")
         done = subprocess.run(
-            _command(manifest, output, python), cwd=scratch, env=environment, capture_output=True, text=True, check=False
+            _command(manifest, output, python),
+            cwd=scratch,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise _error(name, done.stderr)
@@ -88,7 +93,7 @@ def _address(index: str) -> str:
 
 
 def _error(name: str, stderr: str) -> HostError:
-    lines = [re.sub(r"^[\s×│├╰─▶]+", "", line).strip() for line in stderr.splitlines()]
+    lines = [re.sub(r"^\W+", "", line).strip() for line in stderr.splitlines()]
     if any(sign in stderr for sign in NETWORK_SIGNS):
         return HostError(f"the packages of {name} cannot be downloaded: {'; '.join(_causes(lines))}", NETWORK_HINT)
     text = " ".join(line for line in lines if line)
