@@ -17,6 +17,7 @@ from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host import entry_point, join, preflight
 from bouquet.host.app_project import read_project
+from bouquet.host.busy_fleet import refuse_other_packages
 from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
 from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
@@ -79,6 +80,7 @@ def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
     packages = package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+    refuse_other_packages(fleet, packages, settings)
     for line in preflight.check_start(settings, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
     if settings.dataset:
