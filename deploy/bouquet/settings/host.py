@@ -33,6 +33,7 @@ class HostSettings:
     """The settings of the commands on the host.
 
     Attributes:
+        app: Folder of the Flower App that the fleet has the packages of; by default the checkout, with the shipped app.
         supernodes: The fleet's size.
         dataset: Folder with the data; None for the hub or the sample.
         fleet: `auto`, `containers` or `processes`.
@@ -58,6 +59,7 @@ class HostSettings:
         partition_cache_gib: GiB that the cache of decoded partitions may take; 0 for no limit.
     """
 
+    app: Path
     supernodes: int
     dataset: Path | None
     fleet: str
@@ -100,6 +102,7 @@ class HostSettings:
             folder = _existing_folder("CERTIFICATES", user_certificates, hint)
             certificates = replace(certificates, user_dir=folder, user_dir_label=str(folder))
         return cls(
+            app=_path("APP", text(environment, "APP", ".")).resolve(),
             supernodes=supernodes(environment),
             dataset=_existing_folder("DATASET", dataset, "give a folder in the layout of uoft-cs/cifar10")
             if dataset
