@@ -156,13 +156,9 @@ class ControlClient:
             seconds: How long to wait for the answer.
 
         Raises:
-            ValueError: Flower cannot parse `run_config`.
             ControlApiError: The SuperLink rejected the run, or did not answer in time.
         """
-        try:
-            overrides = user_config_to_proto(parse_config_args([run_config] if run_config else None))
-        except Exception as error:  # click's own class, which is not imported here
-            raise ValueError(str(error)) from error
+        overrides = user_config_to_proto(parse_config_args([run_config] if run_config else None))
         app = fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {}))
         response = self._call(self._stub.StartRun, StartRunRequest(fab=app, override_config=overrides), timeout=seconds)
         if not response.HasField("run_id"):

@@ -25,7 +25,6 @@ from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
-from bouquet.host.overrides import check_overrides
 from bouquet.host.results_folder import check_results
 from bouquet.host.run import APP, NOTHING_SUBMITTED, submit, summary
 from bouquet.host.status import read_status, status_table
@@ -33,6 +32,7 @@ from bouquet.oneshot.certificates import check_user_certificates
 from bouquet.runtime import grpc_proxy
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
+from bouquet.settings.overrides import check_overrides
 
 STAYS_UP = "what has started of the fleet stays up; continue: make up; stop it: make down"
 

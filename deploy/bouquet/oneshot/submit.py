@@ -6,23 +6,27 @@ the code of a `BouquetError`.
 """
 
 import argparse
+import io
 import signal
 import sys
+import tempfile
+import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from bouquet.contract.tls_files import CA
 from bouquet.errors import RunError, SettingError, report_errors
 from bouquet.flower.control_client import ControlApiError, ControlClient, KnownRun
-from bouquet.flower.run_log import follow_run
+from bouquet.flower.follow_run import follow_run
 from bouquet.runtime import grpc_proxy
 from bouquet.settings.oneshot import SubmitSettings
+from bouquet.settings.overrides import check_overrides
 
 SUBMIT_TIMEOUT = 60.0
 """Seconds that the SuperLink may take to accept a run."""
 COMPLETED = "finished:completed"
 INTERRUPTED = 128 + signal.SIGINT
-RUN_CONFIG_HINT = "write key=value pairs: num-server-rounds=3 name='some text'"
 
 
 def submit(client: ControlClient, fab: bytes, run_config: str) -> int:
@@ -34,17 +38,21 @@ def submit(client: ControlClient, fab: bytes, run_config: str) -> int:
         run_config: Overrides of the app's run-config; empty for none.
 
     Raises:
-        SettingError: The run-config cannot be parsed.
+        SettingError: The FAB is none, or Flower would reject the run-config or ignore a part of it.
         RunError: The SuperLink rejected the run.
     """
+    with tempfile.TemporaryDirectory() as app:
+        try:
+            with zipfile.ZipFile(io.BytesIO(fab)) as files:
+                files.extract("pyproject.toml", app)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise SettingError("stdin", f"{len(fab)} bytes", f"no FAB ({error})", "redirect it: <app.fab") from error
+        check_overrides(run_config, Path(app))
     try:
         return client.start_run(fab, run_config, SUBMIT_TIMEOUT)
-    except ValueError as error:
-        raise SettingError("--run-config", run_config, str(error), RUN_CONFIG_HINT) from error
     except ControlApiError as error:
-        raise RunError(
-            f"the run was rejected: {error.details}", "correct what the SuperLink names and retry"
-        ) from error
+        hint = "correct what the SuperLink names and retry"
+        raise RunError(f"the run was rejected: {error.details}", hint) from error
 
 
 def check_outcome(run: KnownRun) -> None:

@@ -96,7 +96,8 @@ def write_bundle(
         readme = Template((TEMPLATES / "README.txt").read_text(encoding="utf-8")).substitute(asdict(description))
         tar.add(contents.README, readme.encode())
         tar.add(contents.DESCRIPTION, description.text().encode())
-        tar.add(contents.SETTINGS, settings_file(description, os.environ, cache=cache is not None, gpus=gpus).encode())
+        settings = settings_file(description, os.environ, cache=cache is not None, gpus=gpus)
+        tar.add(contents.SETTINGS, settings.encode(), checksum=False)
         for name in compose_files():
             tar.add(name, (PROJECT / name).read_bytes())
         for name in contents.MOUNTED_FOLDERS:

@@ -42,7 +42,7 @@ class TarWriter:
         """
         parts = [content] if isinstance(content, bytes) else content
         start = self._file.tell()
-        self._header(name, mode=mode)
+        self._header(name, mode)
         digest, size = hashlib.sha256(), 0
         for part in parts:
             self._file.write(part)
@@ -51,18 +51,18 @@ class TarWriter:
         self._file.write(bytes(-size % BLOCK))
         end = self._file.tell()
         self._file.seek(start)
-        self._header(name, mode=mode, size=size)
+        self._header(name, mode, size=size)
         self._file.seek(end)
         if checksum:
             self._checksums.append(f"{digest.hexdigest()}  {name}\n")
 
     def add_folder(self, name: str) -> None:
         """Add an empty folder."""
-        self._header(name, mode=0o755, type=tarfile.DIRTYPE)
+        self._header(name, 0o755, kind=tarfile.DIRTYPE)
 
     def add_link(self, name: str, target: str) -> None:
         """Add a symbolic link."""
-        self._header(name, mode=0o777, type=tarfile.SYMTYPE, linkname=target)
+        self._header(name, 0o777, kind=tarfile.SYMTYPE, target=target)
 
     def checksums(self) -> bytes:
         """Return the list of the checksums of all files so far, as `sha256sum` writes and checks it."""
@@ -72,10 +72,8 @@ class TarWriter:
         """Write the end of the tar file."""
         self._file.write(bytes(2 * BLOCK))
 
-    def _header(self, name: str, **attributes: object) -> None:
+    def _header(self, name: str, mode: int, *, size: int = 0, kind: bytes = tarfile.REGTYPE, target: str = "") -> None:
         member = tarfile.TarInfo(f"{self._folder}/{name}")
-        member.mtime = self._time
-        for attribute, value in attributes.items():
-            setattr(member, attribute, value)
+        member.mode, member.size, member.type, member.linkname, member.mtime = mode, size, kind, target, self._time
         # GNU's format has a header of the same length for every size, also beyond 8 GiB.
         self._file.write(member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
