@@ -31,6 +31,7 @@ from bouquet.flower.channels import open_channel, with_quick_retries
 from bouquet.flower.holding import HoldClientInterceptor, holding
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.messages import error_from_node
+from bouquet.flower.missing_module import explains_missing_modules
 from bouquet.flower.replacements import replace
 from bouquet.flower.task_queue import RuntimeApi, TaskToken
 from bouquet.runtime.termination import ignore_sigterm
@@ -188,6 +189,7 @@ def run_serverapp(api: RuntimeApi, token: str, loading: Callable[[Path], Abstrac
     replace(runtime, "flush_logs", flush_logs)
     replace(runtime, "flwr_exit", flwr_exit)
 
+    @explains_missing_modules()
     def run(*, grid: Grid, context: Context, server_app_dir: str, server_app_attr: str) -> Context:
         with loading(Path(server_app_dir)):
             load_app(server_app_attr, LoadServerAppError, server_app_dir)

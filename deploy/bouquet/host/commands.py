@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dotenv import load_dotenv
@@ -15,6 +16,7 @@ from bouquet.errors import FleetError, HostError
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host import entry_point, join, preflight
+from bouquet.host.app_project import read_project
 from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
 from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
@@ -26,7 +28,8 @@ from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
 from bouquet.host.results_folder import check_results
-from bouquet.host.run import APP, NOTHING_SUBMITTED, submit, summary
+from bouquet.host.run import NOTHING_SUBMITTED, submit
+from bouquet.host.run_summary import check_outcome, read_metrics, summary
 from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
 from bouquet.runtime import grpc_proxy
@@ -43,14 +46,26 @@ def say(line: str) -> None:
 
 
 def run(settings: HostSettings) -> None:
-    """Start the fleet, run the app on it, and show its results."""
-    overrides = check_overrides(settings.run_config, APP)
+    """Start the fleet with the packages of an app, run the app on it, and show its results.
+
+    Raises:
+        RunError: The run was rejected, or did not complete.
+    """
+    read_project(settings.app)  # refuse what is no app before anything starts
+    overrides = check_overrides(settings.run_config, settings.app)
     fleet, endpoint = up(settings)
+    _follow_run(settings, fleet, endpoint, overrides)
+
+
+def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overrides: str) -> None:
+    """Run the app on a fleet that is up, and show its log, its results and its outcome."""
     with explains_interrupt(NOTHING_SUBMITTED):
-        ended = submit(overrides, endpoint, settings.flower_home)
+        ended = submit(settings.app, overrides, endpoint, settings.flower_home)
     with explains_interrupt(f"interrupted; run {ended.run_id} has ended; copy its results with: make results"):
         fleet.collect_results(settings.results, ended.run_id)
-    print(f"\n{summary(settings.results, ended)}\n\nthe fleet stays up for the next run; stop it with: make down")
+    folder = settings.results / ended.run_id
+    print(f"\n{summary(folder)}\n\nthe fleet stays up for the next run; stop it with: make down", flush=True)
+    check_outcome(ended, read_metrics(folder))
 
 
 @explains_interrupt(f"interrupted; {STAYS_UP}")
@@ -180,6 +195,12 @@ def make_parser() -> argparse.ArgumentParser:
         )
         if name == "run":
             command.add_argument(
+                "app",
+                nargs="?",
+                metavar="PATH",
+                help="the folder of a Flower App; wins over APP; default: the app in this checkout",
+            )
+            command.add_argument(
                 "--run-config",
                 action="append",
                 metavar="'KEY=VALUE ...'",
@@ -199,6 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     grpc_proxy.only_on_request()
     settings = HostSettings.read()
     os.environ["FLWR_HOME"] = str(settings.flower_home)  # `flwr` does not expand `~`
+    if getattr(parsed, "app", None) is not None:
+        settings = replace(settings, app=Path(parsed.app).expanduser().resolve())
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
     COMMANDS[parsed.command](settings)
