@@ -17,6 +17,8 @@ from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host import entry_point, join, preflight
 from bouquet.host.app_project import read_project
+from bouquet.host.bundle.bundle_app import NOTHING_WRITTEN, bundle_app
+from bouquet.host.bundle.opened import Bundle, open_bundle
 from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
 from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
@@ -51,10 +53,27 @@ def run(settings: HostSettings) -> None:
     Raises:
         RunError: The run was rejected, or did not complete.
     """
+    if settings.app.is_file():
+        _run_bundle(settings)
+        return
     read_project(settings.app)  # refuse what is no app before anything starts
     overrides = check_overrides(settings.run_config, settings.app)
     fleet, endpoint = up(settings)
     _follow_run(settings, fleet, endpoint, overrides)
+
+
+def _run_bundle(settings: HostSettings) -> None:
+    """Start a fleet with the images of a bundle, run its app on it, and show its results."""
+    with open_bundle(settings.app) as opened, opened.app() as app:
+        opened.check_fits()
+        say(f"{settings.app} is undamaged: {opened.description.name} {opened.description.version}")
+        for name, value in opened.settings(settings.home).items():
+            os.environ.setdefault(name, value)
+        os.environ["TAG"] = opened.description.tag
+        settings = replace(HostSettings.read(), app=app, run_config=settings.run_config, fleet="containers")
+        overrides = check_overrides(settings.run_config, app)
+        fleet, endpoint = up(settings, opened)
+        _follow_run(settings, fleet, endpoint, overrides)
 
 
 def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overrides: str) -> None:
@@ -69,8 +88,13 @@ def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overri
 
 
 @explains_interrupt(f"interrupted; {STAYS_UP}")
-def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
-    """Start the fleet, wait until it is healthy, write the connection to it, and return both."""
+def up(settings: HostSettings, opened: Bundle | None = None) -> tuple[Fleet, Endpoint]:
+    """Start the fleet, wait until it is healthy, write the connection to it, and return both.
+
+    Args:
+        settings: The settings.
+        opened: A bundle whose images the fleet has; None to build the images.
+    """
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
@@ -156,6 +180,13 @@ def _write_connection(settings: HostSettings, fleet: Fleet) -> Endpoint:
     return endpoint
 
 
+def bundle(settings: HostSettings, output: Path | None, cache: Path | None) -> None:
+    """Write an app and all that it needs into one file, for a machine that has only Docker."""
+    with explains_interrupt(NOTHING_WRITTEN):
+        for line in bundle_app(settings, output, cache):
+            say(line)
+
+
 def join_command(settings: HostSettings) -> None:
     """Enrol a SuperNode for another machine, and print the command that starts it there."""
     join.fleet_address(settings)
@@ -166,9 +197,9 @@ def join_command(settings: HostSettings) -> None:
         print(command)
 
 
-COMMANDS: dict[str, Callable[[HostSettings], object]] = {
+COMMANDS: dict[str, Callable[..., object]] = {
     command.__name__.replace("_", "-"): command
-    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command)
+    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command, bundle)
 }
 
 
@@ -193,13 +224,24 @@ def make_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=text.summary, description=text.description, epilog=text.epilog, formatter_class=raw
         )
-        if name == "run":
+        if name in ("run", "bundle"):
             command.add_argument(
                 "app",
                 nargs="?",
                 metavar="PATH",
-                help="the folder of a Flower App; wins over APP; default: the app in this checkout",
+                help="the folder of a Flower App; wins over APP; default: the app in this checkout"
+                + ("; or the file of a bundle" if name == "run" else ""),
             )
+        if name == "bundle":
+            command.add_argument("--output", type=Path, metavar="FILE", help="default: NAME-VERSION.bundle.tar, here")
+            command.add_argument(
+                "--dataset",
+                dest="cache",
+                type=Path,
+                metavar="FOLDER",
+                help="a Hugging Face cache to put into the bundle",
+            )
+        if name == "run":
             command.add_argument(
                 "--run-config",
                 action="append",
@@ -224,7 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = replace(settings, app=Path(parsed.app).expanduser().resolve())
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
-    COMMANDS[parsed.command](settings)
+    options = {name: getattr(parsed, name) for name in ("output", "cache") if name in parsed}
+    COMMANDS[parsed.command](settings, **options)
 
 
 def entry() -> None:

@@ -23,6 +23,14 @@ COMPOSE_FOLDER = "deploy/compose"
 MOUNTED_FOLDERS = ("data/cifar10-sample",)
 """Folders of the checkout that docker-compose.yml mounts by default. Nothing reads them, so they are empty here."""
 
+TRAVELLING = (
+    *("SUPERNODES", "SUPERNODE_MEMORY", "SUPERNODE_CPUS", "SUPERNODE_PIDS"),
+    *("SUPERLINK_MEMORY", "SUPERLINK_CPUS", "SUPERLINK_PIDS", "NODE_CONFIG", "FLEET_DEADLINE", "ROUND_DEADLINE"),
+    *("EXECUTOR", "EXECUTOR_PRELOAD", "EXECUTOR_WORKERS", "EXECUTOR_IDLE", "EXECUTOR_TIMEOUT", "EXECUTOR_MESSAGES"),
+    *("EXECUTOR_GROWTH", "TF_THREADS"),
+)
+"""Settings that belong to the app rather than to this machine. A bundle has those that are set."""
+
 
 @dataclass(frozen=True)
 class Description:
@@ -33,6 +41,7 @@ class Description:
         version: The app's version.
         platform: Docker's name of the platform that the images are for, such as `linux/amd64`.
         tag: Tag of both images. It is unique to their content, so loading them replaces no other image.
+        images_for: `cpu` or `gpu`.
         bouquet: The version of Bouquet that wrote the bundle.
     """
 
@@ -40,6 +49,7 @@ class Description:
     version: str
     platform: str
     tag: str
+    images_for: str
     bouquet: str
 
     def text(self) -> str:

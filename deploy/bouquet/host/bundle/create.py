@@ -23,21 +23,15 @@ TEMPLATES = PROJECT / "deploy" / "bundle"
 GPU_OVERLAY = "deploy/compose/gpu.yml"
 CHUNK = 1 << 20
 OPTION = "--output"
-TRAVELLING = (
-    *("SUPERNODES", "SUPERNODE_MEMORY", "SUPERNODE_CPUS", "SUPERNODE_PIDS"),
-    *("SUPERLINK_MEMORY", "SUPERLINK_CPUS", "SUPERLINK_PIDS", "NODE_CONFIG", "FLEET_DEADLINE", "ROUND_DEADLINE"),
-    *("EXECUTOR", "EXECUTOR_PRELOAD", "EXECUTOR_WORKERS", "EXECUTOR_IDLE", "EXECUTOR_TIMEOUT", "EXECUTOR_MESSAGES"),
-    *("EXECUTOR_GROWTH", "TF_THREADS"),
-)
-"""Settings that belong to the app rather than to this machine. A bundle has those that are set."""
 
 
-def describe(app: Path, tag: str) -> Description:
+def describe(app: Path, tag: str, *, gpus: bool) -> Description:
     """Return what a bundle of an app is.
 
     Args:
         app: The app's folder.
         tag: The tag of the images.
+        gpus: Whether the images are for GPUs.
 
     Raises:
         SettingError: The app's name or version is missing.
@@ -47,8 +41,14 @@ def describe(app: Path, tag: str) -> Description:
     name, app_version = (str(project.get(key) or "") for key in ("name", "version"))
     if not all(re.fullmatch(r"[A-Za-z0-9][\w.+!-]*", value) for value in (name, app_version)):
         raise SettingError("APP", app, "its pyproject.toml has no name and version", "add them under [project]")
-    platform = image_archive.docker_platform()
-    return Description(name, app_version, platform, image_archive.content_tag(tag), version("bouquet"))
+    return Description(
+        name=name,
+        version=app_version,
+        platform=image_archive.docker_platform(),
+        tag=image_archive.content_tag(tag),
+        images_for="gpu" if gpus else "cpu",
+        bouquet=version("bouquet"),
+    )
 
 
 def default_output(description: Description) -> Path:
@@ -73,7 +73,7 @@ def check_cache(folder: Path) -> None:
 
 
 def write_bundle(
-    output: Path, description: Description, fab: bytes, packages: bytes, tag: str, *, cache: Path | None, gpus: bool
+    output: Path, description: Description, fab: bytes, packages: bytes, tag: str, cache: Path | None
 ) -> None:
     """Write a bundle. An interrupt or an error leaves no part of it.
 
@@ -84,7 +84,6 @@ def write_bundle(
         packages: The list of the packages in the images.
         tag: The tag that the images have here.
         cache: A Hugging Face cache to add; None for none.
-        gpus: Whether the fleet uses GPUs.
 
     Raises:
         SettingError: The file cannot be written, or is something else than a bundle.
@@ -96,7 +95,7 @@ def write_bundle(
         readme = Template((TEMPLATES / "README.txt").read_text(encoding="utf-8")).substitute(asdict(description))
         tar.add(contents.README, readme.encode())
         tar.add(contents.DESCRIPTION, description.text().encode())
-        settings = settings_file(description, os.environ, cache=cache is not None, gpus=gpus)
+        settings = settings_file(description, os.environ, has_cache=cache is not None)
         tar.add(contents.SETTINGS, settings.encode(), checksum=False)
         for name in compose_files():
             tar.add(name, (PROJECT / name).read_bytes())
@@ -117,14 +116,13 @@ def compose_files() -> list[str]:
     return [contents.COMPOSE_FILE, *(str(path.relative_to(PROJECT)) for path in overlays)]
 
 
-def settings_file(description: Description, environment: Mapping[str, str], *, cache: bool, gpus: bool) -> str:
+def settings_file(description: Description, environment: Mapping[str, str], *, has_cache: bool) -> str:
     """Return the settings of a bundle's fleet, as `.env` has them.
 
     Args:
         description: What the bundle is.
         environment: The settings here.
-        cache: Whether the bundle has a Hugging Face cache.
-        gpus: Whether the fleet uses GPUs.
+        has_cache: Whether the bundle has a Hugging Face cache.
 
     Raises:
         SettingError: A setting cannot be written to such a file.
@@ -133,9 +131,9 @@ def settings_file(description: Description, environment: Mapping[str, str], *, c
         "COMPOSE_PROJECT_NAME": "bouquet-" + re.sub(r"[^a-z0-9_-]+", "-", description.name.lower()),
         "TAG": description.tag,
         "HF_HUB_OFFLINE": "1",
-        **({"COMPOSE_FILE": f"{contents.COMPOSE_FILE}:{GPU_OVERLAY}"} if gpus else {}),
-        **({"HF_CACHE": f"./{contents.CACHE}"} if cache else {}),
-        **{name: environment[name] for name in TRAVELLING if environment.get(name)},
+        **({"COMPOSE_FILE": f"{contents.COMPOSE_FILE}:{GPU_OVERLAY}"} if description.images_for == "gpu" else {}),
+        **({"HF_CACHE": f"./{contents.CACHE}"} if has_cache else {}),
+        **{name: environment[name] for name in contents.TRAVELLING if environment.get(name)},
     }
     for name, value in values.items():
         if "'" in value or "\n" in value:

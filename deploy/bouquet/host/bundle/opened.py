@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from dotenv import dotenv_values
+
 from bouquet.errors import HostError
 from bouquet.host.bundle import contents, image_archive
 from bouquet.host.bundle.contents import Description
+from bouquet.host.packages.package_list import PackageList
 from bouquet.settings.host import PROJECT
 
+OFFLINE = "HF_HUB_OFFLINE"
 DAMAGED_HINT = "copy the file again, or write the bundle again: bouquet bundle"
 
 
@@ -55,6 +59,34 @@ class Bundle:
             problem = f"its images are for {self.description.platform}, and this Docker runs {here}"
             raise HostError(f"{self.path}: {problem}", f"write the bundle on {here}")
 
+    def settings(self, home: Path) -> dict[str, str]:
+        """Return settings with which the bundle's fleet starts, by name.
+
+        Args:
+            home: BOUQUET_HOME. The Hugging Face cache of the bundle is unpacked there, once.
+
+        Raises:
+            HostError: There is no space.
+        """
+        found = dotenv_values(stream=io.StringIO(self._read(contents.SETTINGS).decode()), interpolate=False)
+        values = {name: value for name, value in found.items() if value and name in (*contents.TRAVELLING, OFFLINE)}
+        cache = self._unpack_cache(home / "bundles")
+        if cache is not None:
+            values["HF_CACHE"] = str(cache)
+        if self.description.images_for == "cpu":
+            values["GPUS"] = "none"
+        return values
+
+    def packages(self, app: Path) -> PackageList:
+        """Return the list of the packages in the images.
+
+        Args:
+            app: The app's folder, to which the list is written.
+        """
+        path = app / contents.PACKAGES
+        path.write_bytes(self._read(contents.PACKAGES))
+        return PackageList.read(path, app)
+
     @contextmanager
     def app(self) -> Iterator[Path]:
         """Give a folder with the app's files, which is removed when the block ends."""
@@ -76,15 +108,8 @@ class Bundle:
         image_archive.load(self._open(contents.IMAGES))
         return f"images: {tag} loaded"
 
-    def unpack_cache(self, folder: Path) -> Path | None:
-        """Unpack the Hugging Face cache to a folder, unless it is there; return its path, or None if there is none.
-
-        Args:
-            folder: Bouquet's own folder for bundles.
-
-        Raises:
-            HostError: There is no space.
-        """
+    def _unpack_cache(self, folder: Path) -> Path | None:
+        """Return where the Hugging Face cache is, which is unpacked the first time; None if the bundle has none."""
         members = [member for name, member in self._members.items() if name.startswith(f"{contents.CACHE}/")]
         if not members:
             return None

@@ -111,7 +111,9 @@ def locked_versions(folder: Path) -> tuple[tuple[str, str], ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
-        raise SettingError(SETTING, folder, f"its uv.lock cannot be read ({error})", "create it again: uv lock") from error
+        raise SettingError(
+            SETTING, folder, f"its uv.lock cannot be read ({error})", "create it again: uv lock"
+        ) from error
     packages = content.get("package", ())
     return tuple((each["name"], each["version"]) for each in packages if "version" in each and _is_released(each))
 

@@ -52,7 +52,12 @@ def resolve(
         # uv prefers the versions that it finds in its output file.
         output.write_text("".join(f"{name}=={version}\n" for name, version in preferred), encoding="utf-8")
         done = subprocess.run(
-            _command(manifest, output, python), cwd=scratch, env=environment, capture_output=True, text=True, check=False
+            _command(manifest, output, python),
+            cwd=scratch,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise _error(name, done.stderr)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bouquet.host.bundle import create
+from bouquet.host.bundle import contents, create
 from bouquet.host.bundle.contents import Description
 
 DOCKER = """#!/bin/sh
@@ -24,7 +24,7 @@ case "$*" in
     cp*) mkdir -p "$3/7" ;;
 esac
 """
-DESCRIPTION = Description("numpy-mean", "1.0.0", "linux/amd64", "bundle-0123456789ab", "0.1.0")
+DESCRIPTION = Description("numpy-mean", "1.0.0", "linux/amd64", "bundle-0123456789ab", "cpu", "0.1.0")
 
 
 @dataclass
@@ -47,7 +47,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
     (folder / "docker").write_text(DOCKER.format(folder=folder))
     (folder / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    for name in create.TRAVELLING:
+    for name in contents.TRAVELLING:
         monkeypatch.delenv(name, raising=False)
     fake = FakeDocker(folder)
     fake.set(platform="linux/amd64", images=bytes(range(256)) * 10_000, up=0, outcome=0)
@@ -63,7 +63,7 @@ def write_bundle(docker: FakeDocker, tmp_path: Path) -> WriteBundle:
 
     def write(cache: Path | None = None, fab: bytes = b"the app") -> Path:
         path = tmp_path / "numpy.bundle.tar"
-        create.write_bundle(path, DESCRIPTION, fab, b"numpy==2.4\n", "mine", cache=cache, gpus=False)
+        create.write_bundle(path, DESCRIPTION, fab, b"numpy==2.4\n", "mine", cache)
         return path
 
     return write

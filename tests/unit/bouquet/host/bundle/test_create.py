@@ -4,6 +4,7 @@ import errno
 import re
 import tarfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from bouquet.errors import HostError, SettingError
 from bouquet.host.bundle import contents, create
 from bouquet.host.bundle.contents import Description
+from bouquet.host.bundle.tar_writer import TarWriter
 from bouquet.settings.host import PROJECT
 from tests.unit.bouquet.host.bundle.conftest import DESCRIPTION, FakeDocker, WriteBundle
 
@@ -88,7 +90,7 @@ def test_a_folder_that_is_no_cache_is_refused(tmp_path: Path) -> None:
 
 def test_settings_of_the_app_travel_and_those_of_this_machine_stay() -> None:
     here = {"SUPERNODES": "4", "NODE_CONFIG": 'site="north"', "CONTROL_PORT": "9193", "HF_TOKEN_FILE": "/t", "TAG": "x"}
-    text = create.settings_file(DESCRIPTION, here, cache=False, gpus=True)
+    text = create.settings_file(replace(DESCRIPTION, images_for="gpu"), here, has_cache=False)
     assert text.splitlines()[1:] == [
         "COMPOSE_PROJECT_NAME='bouquet-numpy-mean'",
         "TAG='bundle-0123456789ab'",
@@ -101,7 +103,7 @@ def test_settings_of_the_app_travel_and_those_of_this_machine_stay() -> None:
 
 def test_a_setting_that_the_file_cannot_hold_is_refused() -> None:
     with pytest.raises(SettingError, match="NODE_CONFIG=site='north': a bundle cannot have"):
-        create.settings_file(DESCRIPTION, {"NODE_CONFIG": "site='north'"}, cache=False, gpus=False)
+        create.settings_file(DESCRIPTION, {"NODE_CONFIG": "site='north'"}, has_cache=False)
 
 
 def test_a_bundle_that_was_not_finished_leaves_the_earlier_one_and_no_rest(
@@ -113,7 +115,7 @@ def test_a_bundle_that_was_not_finished_leaves_the_earlier_one_and_no_rest(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(create.TarWriter, "close", full)
+    monkeypatch.setattr(TarWriter, "close", full)
     with pytest.raises(SettingError, match=r"cannot be written \(No space left on device\); free some space"):
         write_bundle()
     assert bundle.read_bytes() == before
@@ -128,7 +130,7 @@ def test_a_file_that_is_no_bundle_is_not_replaced(tmp_path: Path, write_bundle: 
 
 
 def test_a_bundle_is_described_by_the_app_and_the_content_of_the_images(docker: FakeDocker) -> None:
-    found = create.describe(PROJECT / "tests" / "apps" / "numpy_mean", "mine")
+    found = create.describe(PROJECT / "tests" / "apps" / "numpy_mean", "mine", gpus=False)
     assert (found.name, found.version, found.platform) == ("numpy-mean", "1.0.0", "linux/amd64")
     assert re.fullmatch(r"bundle-[0-9a-f]{12}", found.tag)
     assert Description.parse(found.text()) == found
@@ -138,7 +140,7 @@ def test_a_bundle_is_described_by_the_app_and_the_content_of_the_images(docker: 
 def test_an_app_without_a_version_is_refused(docker: FakeDocker, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "app"\n')
     with pytest.raises(SettingError, match=r"has no name and version; add them under \[project\]"):
-        create.describe(tmp_path, "mine")
+        create.describe(tmp_path, "mine", gpus=False)
 
 
 def test_images_that_docker_does_not_have_are_an_error(docker: FakeDocker, write_bundle: WriteBundle) -> None:

@@ -40,19 +40,27 @@ def test_the_cache_is_unpacked_once_and_readable_for_all(tmp_path: Path, write_b
     (cache / "datasets" / "link").symlink_to("data")
     (cache / "datasets" / "data").chmod(0o600)
     with open_bundle(write_bundle(cache)) as bundle:
-        first = bundle.unpack_cache(tmp_path / "bundles")
-        assert first is not None
+        first = Path(bundle.settings(tmp_path / "home")["HF_CACHE"])
         assert (first / "datasets" / "link").read_text() == "data"
         assert (first / "datasets" / "data").stat().st_mode & 0o777 == 0o644
         (first / "datasets" / "mine").touch()
-        assert bundle.unpack_cache(tmp_path / "bundles") == first
+        assert bundle.settings(tmp_path / "home")["HF_CACHE"] == str(first)
         assert (first / "datasets" / "mine").exists()
 
 
-def test_a_bundle_without_a_cache_has_none(tmp_path: Path, write_bundle: WriteBundle) -> None:
+def test_settings_of_the_bundle_are_those_of_the_app(
+    tmp_path: Path, write_bundle: WriteBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUPERNODES", "4")
+    monkeypatch.setenv("NODE_CONFIG", 'site="$north"')
     with open_bundle(write_bundle()) as bundle:
-        assert bundle.unpack_cache(tmp_path / "bundles") is None
-    assert not (tmp_path / "bundles").exists()
+        assert bundle.settings(tmp_path / "home") == {
+            "HF_HUB_OFFLINE": "1",
+            "SUPERNODES": "4",
+            "NODE_CONFIG": 'site="$north"',
+            "GPUS": "none",
+        }
+    assert not (tmp_path / "home").exists()
 
 
 def damaged(path: Path) -> None:
