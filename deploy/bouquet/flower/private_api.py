@@ -163,6 +163,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.utils.uint64_to_int64",
         "flwr.superlink.federation.FederationManager",
     ),
+    "members": ("flwr.common.logger.log",),
     "message_state": (
         "flwr.common.serde.message_from_proto",
         "flwr.common.serde.message_to_proto",
@@ -207,20 +208,19 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.object_store.ObjectStoreFactory",
         "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore",
     ),
+    "recorded_run": ("flwr.common.logger.log",),
+    "reply_check": ("flwr.common.constant.SType",),
+    "run_grid": ("flwr.common.logger.log",),
+    "sampling": ("flwr.common.logger.log",),
     "server_app_process": (
-        "flwr.common.constant.SUPERLINK_NODE_ID",
         "flwr.common.logger.mirror_output_to_queue",
         "flwr.proto.log_pb2",
-        "flwr.proto.message_pb2",
         "flwr.proto.node_pb2",
         "flwr.proto.runtime_pb2_grpc.RuntimeStub",
         "flwr.server.run_serverapp.run",
         "flwr.serverapp.server_app.LoadServerAppError",
         "flwr.supercore.exit.flwr_exit",
-        "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
         "flwr.supercore.object_ref.load_app",
-        "flwr.supercore.retry.wrap_stub",
-        "flwr.superlink.grid.GrpcGrid",
         "flwr.superlink.runtime.run_serverapp",
     ),
     "signatures": (
@@ -235,6 +235,11 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.common.logger.log",
         "flwr.superlink.cli.flower_superlink.flower_superlink",
         "flwr.supernode.cli.flower_supernode.flower_supernode",
+    ),
+    "strategy_start": (
+        "flwr.common.constant.ErrorCode",
+        "flwr.common.logger.log",
+        "flwr.serverapp.strategy.strategy_utils.aggregate_metricrecords",
     ),
     "superlink_events": (
         "flwr.proto.message_pb2.ObjectTree",
@@ -323,5 +328,12 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.constant.TaskType",
         "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
         "flwr.supernode.runtime.run_clientapp.push_message",
+    ),
+    "waiting_grid": (
+        "flwr.proto.message_pb2",
+        "flwr.proto.runtime_pb2_grpc.RuntimeStub",
+        "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
+        "flwr.supercore.retry.wrap_stub",
+        "flwr.superlink.grid.GrpcGrid",
     ),
 }

@@ -18,7 +18,8 @@ from bouquet.gpu import plan as gpu
 from bouquet.host import entry_point, join, preflight
 from bouquet.host.app_project import read_project
 from bouquet.host.bundle.bundle_app import NOTHING_WRITTEN, bundle_app
-from bouquet.host.bundle.opened import Bundle, open_bundle
+from bouquet.host.bundle.opened import open_bundle
+from bouquet.host.busy_fleet import refuse_other_packages
 from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
 from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
@@ -29,9 +30,11 @@ from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
+from bouquet.host.packages.package_list import PackageList, package_list
 from bouquet.host.results_folder import check_results
 from bouquet.host.run import NOTHING_SUBMITTED, submit
 from bouquet.host.run_summary import check_outcome, read_metrics, summary
+from bouquet.host.start_lock import StartLock
 from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
 from bouquet.runtime import grpc_proxy
@@ -39,6 +42,7 @@ from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
 from bouquet.settings.overrides import check_overrides
 
+START_LOCK = StartLock()
 STAYS_UP = "what has started of the fleet stays up; continue: make up; stop it: make down"
 
 
@@ -69,17 +73,17 @@ def _run_bundle(settings: HostSettings) -> None:
         say(f"{settings.app} is undamaged: {opened.description.name} {opened.description.version}")
         for name, value in opened.settings(settings.home).items():
             os.environ.setdefault(name, value)
-        os.environ["TAG"] = opened.description.tag
         settings = replace(HostSettings.read(), app=app, run_config=settings.run_config, fleet="containers")
         overrides = check_overrides(settings.run_config, app)
-        fleet, endpoint = up(settings, opened)
+        say(opened.load_images())
+        fleet, endpoint = up(settings, opened.packages(app))
         _follow_run(settings, fleet, endpoint, overrides)
 
 
 def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overrides: str) -> None:
     """Run the app on a fleet that is up, and show its log, its results and its outcome."""
     with explains_interrupt(NOTHING_SUBMITTED):
-        ended = submit(settings.app, overrides, endpoint, settings.flower_home)
+        ended = submit(settings.app, overrides, endpoint, settings.flower_home, START_LOCK.release)
     with explains_interrupt(f"interrupted; run {ended.run_id} has ended; copy its results with: make results"):
         fleet.collect_results(settings.results, ended.run_id)
     folder = settings.results / ended.run_id
@@ -88,17 +92,20 @@ def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overri
 
 
 @explains_interrupt(f"interrupted; {STAYS_UP}")
-def up(settings: HostSettings, opened: Bundle | None = None) -> tuple[Fleet, Endpoint]:
+def up(settings: HostSettings, packages: PackageList | None = None) -> tuple[Fleet, Endpoint]:
     """Start the fleet, wait until it is healthy, write the connection to it, and return both.
 
     Args:
         settings: The settings.
-        opened: A bundle whose images the fleet has; None to build the images.
+        packages: What the fleet's Python must have; None for the packages of the app.
     """
+    START_LOCK.acquire(settings, say)
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
-    for line in preflight.check_start(settings, containers=not isinstance(fleet, ProcessFleet)):
+    packages = packages or package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+    refuse_other_packages(fleet, packages, settings)
+    for line in preflight.check_start(settings, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
     if settings.dataset:
         say(f"dataset: {settings.dataset} (DATASET)")
@@ -106,7 +113,7 @@ def up(settings: HostSettings, opened: Bundle | None = None) -> tuple[Fleet, End
         say(f"WARNING: {INSECURE_WARNING}")
     elif settings.certificates.user_dir:
         check_user_certificates(settings.certificates.user_dir, settings.certificates.user_dir_label)
-    for line in fleet.prepare():
+    for line in fleet.prepare(packages):
         say(line)
     if not fleet.members():
         check_ports(settings)

@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,9 @@ class Outcome:
     details: str
 
 
-def submit(app: Path, run_config: str, endpoint: Endpoint, flower_home: Path) -> Outcome:
+def submit(
+    app: Path, run_config: str, endpoint: Endpoint, flower_home: Path, on_submitted: Callable[[], None] = lambda: None
+) -> Outcome:
     """Run an app on the fleet, print its log as it arrives, and return how the run ended.
 
     All calls go to the fleet's own endpoint, whatever the user's `config.toml` says by now.
@@ -55,6 +58,7 @@ def submit(app: Path, run_config: str, endpoint: Endpoint, flower_home: Path) ->
         run_config: Overrides of the app's run-config; empty for none.
         endpoint: The fleet.
         flower_home: Flower's folder, by which the user's `flwr` finds the fleet.
+        on_submitted: Called when the SuperLink has accepted the run.
 
     Raises:
         RunError: The SuperLink rejected the run, or is unreachable for too long.
@@ -68,6 +72,7 @@ def submit(app: Path, run_config: str, endpoint: Endpoint, flower_home: Path) ->
     with CtrlCCounter() as ctrl_c, ControlClient(endpoint.address, endpoint.root_certificate) as client:
         try:
             run_id = submit_app(app, run_config, endpoint)
+            on_submitted()
             print(f"Successfully started run {run_id}", flush=True)
             return _follow(client, run_id)
         except KeyboardInterrupt as cause:

@@ -19,9 +19,9 @@ from bouquet.settings.env import (
     text,
     whole_number,
 )
-from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.gpu_settings import GpuSettings
 from bouquet.settings.oneshot import CertificateSettings
+from bouquet.settings.run_settings import RunSettings
 
 PROJECT = Path(__file__).resolve().parents[3]
 """The checkout, with docker-compose.yml and the app."""
@@ -54,7 +54,6 @@ class HostSettings:
         home: Where a fleet of local processes keeps its state, logs and caches.
         up_timeout: Seconds that the fleet may take to become healthy.
         offline: Whether the hub must not be asked.
-        preload: Modules that every warm process imports before a run arrives.
         without_cpu_limit: Those of `CPU_LIMITS` that are 0: these containers have no limit on CPUs.
         partition_cache_gib: GiB that the cache of decoded partitions may take; 0 for no limit.
     """
@@ -80,7 +79,6 @@ class HostSettings:
     home: Path
     up_timeout: int
     offline: bool
-    preload: tuple[str, ...]
     without_cpu_limit: tuple[str, ...]
     partition_cache_gib: int
 
@@ -96,6 +94,7 @@ class HostSettings:
         joining = text(environment, "PARTITION_ID", "")
         token = text(environment, "HF_TOKEN_FILE", "")
         compose_project = text(environment, "COMPOSE_PROJECT_NAME", "bouquet")
+        RunSettings.read(environment)  # the SuperLink reads them; impossible ones are refused before it stops
         certificates = CertificateSettings.read(environment)
         if user_certificates:
             hint = "give a folder with ca.crt, server.pem and server.key"
@@ -125,7 +124,6 @@ class HostSettings:
             home=_path("BOUQUET_HOME", text(environment, "BOUQUET_HOME", ".bouquet")).resolve(),
             up_timeout=whole_number(environment, "UP_TIMEOUT", 300, 1, 86400),
             offline=text(environment, "HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"),
-            preload=ExecutorSettings.read("clientapp", environment).preload,
             without_cpu_limit=tuple(name for name in CPU_LIMITS if _cpu_limit(environment, name) == 0),
             partition_cache_gib=whole_number(environment, "PARTITION_CACHE_GIB", 5, 0, 100_000),
         )

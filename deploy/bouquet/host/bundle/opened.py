@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -78,14 +79,14 @@ class Bundle:
         return values
 
     def packages(self, app: Path) -> PackageList:
-        """Return the list of the packages in the images.
+        """Return the packages in the images.
 
         Args:
             app: The app's folder, to which the list is written.
         """
         path = app / contents.PACKAGES
         path.write_bytes(self._read(contents.PACKAGES))
-        return PackageList.read(path, app)
+        return replace(PackageList.read(path, app), images=self.description.tag)
 
     @contextmanager
     def app(self) -> Iterator[Path]:

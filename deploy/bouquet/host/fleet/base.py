@@ -43,8 +43,14 @@ class Fleet(Protocol):
     def uses_gpus(self) -> bool:
         """Whether the nodes compute on GPUs."""
 
+    def python(self) -> str | None:
+        """Return the version of the members' Python, such as `3.11`; None if it is unknown."""
+
     def packages(self) -> str | None:
-        """Return the digest of the package list that the running fleet has; None where the fleet is down."""
+        """Return the digest of the package list that the running fleet has; None where the fleet is down.
+
+        It is `package_list.UNKNOWN` for a fleet that an earlier version started.
+        """
 
     def prepare(self, packages: PackageList) -> Iterator[str]:
         """Build or find what the fleet starts from; yield one line for each thing found or done.

@@ -93,7 +93,7 @@ def _address(index: str) -> str:
 
 
 def _error(name: str, stderr: str) -> HostError:
-    lines = [re.sub(r"^[\s×│├╰─▶]+", "", line).strip() for line in stderr.splitlines()]
+    lines = [re.sub(r"^\W+", "", line).strip() for line in stderr.splitlines()]
     if any(sign in stderr for sign in NETWORK_SIGNS):
         return HostError(f"the packages of {name} cannot be downloaded: {'; '.join(_causes(lines))}", NETWORK_HINT)
     text = " ".join(line for line in lines if line)

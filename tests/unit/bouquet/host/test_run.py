@@ -91,7 +91,9 @@ def test_the_log_is_printed_and_the_outcome_asked_from_the_fleets_own_endpoint(
 ) -> None:
     control([("one\n", 1.0), ("two\n", 2.0)])
     write_connection("127.0.0.1:1", tmp_path)  # another fleet's
-    assert submit(APP, "", HERE, tmp_path) == COMPLETED
+    submitted: list[str] = []
+    assert submit(APP, "", HERE, tmp_path, lambda: submitted.append(capfd.readouterr().out)) == COMPLETED
+    assert submitted == [""]  # before the log, which may take hours
     assert capfd.readouterr().out == "Successfully started run 7\none\ntwo\n"
 
 
