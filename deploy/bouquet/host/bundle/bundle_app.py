@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bouquet.errors import SettingError
-from bouquet.host.app_project import NAME, read_project
+from bouquet.host.app_project import SETTING, read_project
 from bouquet.host.bundle import create, image_archive
 from bouquet.host.interrupts import ends_at_once
 from bouquet.host.packages.package_list import package_list
@@ -39,7 +39,7 @@ def bundle_app(settings: HostSettings, output: Path | None, cache: Path | None) 
     try:
         fab = build_fab(settings.app)
     except ValueError as error:
-        raise SettingError(NAME, settings.app, f"Flower does not accept it: {error}", "correct it and retry") from error
+        raise SettingError(SETTING, settings.app, f"Flower does not accept it: {error}", "correct it and retry") from error
     fleet = ComposeFleet(settings)
     gpus = fleet.uses_gpus()
     packages = package_list(settings.app, settings, gpus=gpus, python=fleet.python())

@@ -80,7 +80,12 @@ def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Control]:
     (tmp_path / "ca.crt").write_bytes(b"the CA")
     monkeypatch.setenv("BOUQUET_SERVER_DIR", str(tmp_path))
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(fab())))
-    monkeypatch.setattr(submit, "ControlClient", lambda *where: opened.append(Control(*where)) or opened[-1])
+
+    def connect(*where: Any) -> Control:
+        opened.append(Control(*where))
+        return opened[-1]
+
+    monkeypatch.setattr(submit, "ControlClient", connect)
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(signal, "signal", lambda *_: before)
     return opened
