@@ -39,7 +39,9 @@ def bundle_app(settings: HostSettings, output: Path | None, cache: Path | None) 
     try:
         fab = build_fab(settings.app)
     except ValueError as error:
-        raise SettingError(SETTING, settings.app, f"Flower does not accept it: {error}", "correct it and retry") from error
+        raise SettingError(
+            SETTING, settings.app, f"Flower does not accept it: {error}", "correct it and retry"
+        ) from error
     fleet = ComposeFleet(settings)
     gpus = fleet.uses_gpus()
     packages = package_list(settings.app, settings, gpus=gpus, python=fleet.python())
