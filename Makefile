@@ -34,7 +34,7 @@ lint: .venv/ready  ## uv.lock, ruff, mypy --strict, import-linter, hadolint, yam
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile.superlink Dockerfile.supernode
 	$(BIN)/yamllint --strict .
-	$(BIN)/shellcheck .ci/run
+	$(BIN)/shellcheck .ci/run deploy/bundle/run
 
 .venv/ready: uv.lock requirements/uv.txt
 	@PYTHONPATH=deploy "$$PYTHON" -m bouquet.host.bootstrap.environment

@@ -5,6 +5,10 @@ names that are replaced, too, are in `replacements.py`.
 """
 
 PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
+    "app_fab": (
+        "flwr.cli.build.build_fab_from_disk",
+        "flwr.cli.config_utils.load_and_validate",
+    ),
     "array_files": (
         "flwr.app.message.arraychunk.ArrayChunk",
         "flwr.common.constant.SType",
@@ -47,10 +51,14 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supernode.runtime.run_clientapp.push_task_output",
     ),
     "control_client": (
+        "flwr.common.config.parse_config_args",
         "flwr.common.constant.HEARTBEAT_PATIENCE",
+        "flwr.common.serde.fab_to_proto",
+        "flwr.common.serde.user_config_to_proto",
         "flwr.proto.control_pb2.ListNodesRequest",
         "flwr.proto.control_pb2.ListRunsRequest",
         "flwr.proto.control_pb2.RegisterNodeRequest",
+        "flwr.proto.control_pb2.StartRunRequest",
         "flwr.proto.control_pb2.StopRunRequest",
         "flwr.proto.control_pb2.StreamLogsRequest",
         "flwr.proto.control_pb2_grpc.ControlStub",
@@ -58,6 +66,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.proto.run_pb2.Run",
         "flwr.supercore.constant.NodeStatus",
         "flwr.supercore.error.FlowerError",
+        "flwr.supercore.fab.Fab",
         "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
     ),
     "control_http": (

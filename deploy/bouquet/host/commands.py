@@ -17,6 +17,8 @@ from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host import entry_point, join, preflight
 from bouquet.host.app_project import read_project
+from bouquet.host.bundle.bundle_app import NOTHING_WRITTEN, bundle_app
+from bouquet.host.bundle.opened import open_bundle
 from bouquet.host.busy_fleet import refuse_other_packages
 from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
@@ -28,8 +30,7 @@ from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
-from bouquet.host.overrides import check_overrides
-from bouquet.host.packages.package_list import package_list
+from bouquet.host.packages.package_list import PackageList, package_list
 from bouquet.host.results_folder import check_results
 from bouquet.host.run import NOTHING_SUBMITTED, submit
 from bouquet.host.run_summary import check_outcome, read_metrics, summary
@@ -39,6 +40,7 @@ from bouquet.oneshot.certificates import check_user_certificates
 from bouquet.runtime import grpc_proxy
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
+from bouquet.settings.overrides import check_overrides
 
 START_LOCK = StartLock()
 STAYS_UP = "what has started of the fleet stays up; continue: make up; stop it: make down"
@@ -55,10 +57,27 @@ def run(settings: HostSettings) -> None:
     Raises:
         RunError: The run was rejected, or did not complete.
     """
+    if settings.app.is_file():
+        _run_bundle(settings)
+        return
     read_project(settings.app)  # refuse what is no app before anything starts
     overrides = check_overrides(settings.run_config, settings.app)
     fleet, endpoint = up(settings)
     _follow_run(settings, fleet, endpoint, overrides)
+
+
+def _run_bundle(settings: HostSettings) -> None:
+    """Start a fleet with the images of a bundle, run its app on it, and show its results."""
+    with open_bundle(settings.app) as opened, opened.app() as app:
+        opened.check_fits()
+        say(f"{settings.app} is undamaged: {opened.description.name} {opened.description.version}")
+        for name, value in opened.settings(settings.home).items():
+            os.environ.setdefault(name, value)
+        settings = replace(HostSettings.read(), app=app, run_config=settings.run_config, fleet="containers")
+        overrides = check_overrides(settings.run_config, app)
+        say(opened.load_images())
+        fleet, endpoint = up(settings, opened.packages(app))
+        _follow_run(settings, fleet, endpoint, overrides)
 
 
 def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overrides: str) -> None:
@@ -73,13 +92,18 @@ def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overri
 
 
 @explains_interrupt(f"interrupted; {STAYS_UP}")
-def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
-    """Start the fleet, wait until it is healthy, write the connection to it, and return both."""
+def up(settings: HostSettings, packages: PackageList | None = None) -> tuple[Fleet, Endpoint]:
+    """Start the fleet, wait until it is healthy, write the connection to it, and return both.
+
+    Args:
+        settings: The settings.
+        packages: What the fleet's Python must have; None for the packages of the app.
+    """
     START_LOCK.acquire(settings, say)
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
-    packages = package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+    packages = packages or package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
     refuse_other_packages(fleet, packages, settings)
     for line in preflight.check_start(settings, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
@@ -163,6 +187,13 @@ def _write_connection(settings: HostSettings, fleet: Fleet) -> Endpoint:
     return endpoint
 
 
+def bundle(settings: HostSettings, output: Path | None, cache: Path | None) -> None:
+    """Write an app and all that it needs into one file, for a machine that has only Docker."""
+    with explains_interrupt(NOTHING_WRITTEN):
+        for line in bundle_app(settings, output, cache):
+            say(line)
+
+
 def join_command(settings: HostSettings) -> None:
     """Enrol a SuperNode for another machine, and print the command that starts it there."""
     join.fleet_address(settings)
@@ -173,9 +204,9 @@ def join_command(settings: HostSettings) -> None:
         print(command)
 
 
-COMMANDS: dict[str, Callable[[HostSettings], object]] = {
+COMMANDS: dict[str, Callable[..., object]] = {
     command.__name__.replace("_", "-"): command
-    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command)
+    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command, bundle)
 }
 
 
@@ -200,13 +231,24 @@ def make_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=text.summary, description=text.description, epilog=text.epilog, formatter_class=raw
         )
-        if name == "run":
+        if name in ("run", "bundle"):
             command.add_argument(
                 "app",
                 nargs="?",
                 metavar="PATH",
-                help="the folder of a Flower App; wins over APP; default: the app in this checkout",
+                help="the folder of a Flower App; wins over APP; default: the app in this checkout"
+                + ("; or the file of a bundle" if name == "run" else ""),
             )
+        if name == "bundle":
+            command.add_argument("--output", type=Path, metavar="FILE", help="default: NAME-VERSION.bundle.tar, here")
+            command.add_argument(
+                "--dataset",
+                dest="cache",
+                type=Path,
+                metavar="FOLDER",
+                help="a Hugging Face cache to put into the bundle",
+            )
+        if name == "run":
             command.add_argument(
                 "--run-config",
                 action="append",
@@ -231,7 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = replace(settings, app=Path(parsed.app).expanduser().resolve())
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
-    COMMANDS[parsed.command](settings)
+    options = {name: getattr(parsed, name) for name in ("output", "cache") if name in parsed}
+    COMMANDS[parsed.command](settings, **options)
 
 
 def entry() -> None:

@@ -5,6 +5,7 @@ A check returns what it found, or raises an error that names the problem and the
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -145,14 +146,16 @@ def _for_app(settings: HostSettings, fleet: Fleet | None, *, cpu_is_here: bool =
 
     @cache
     def packages() -> PackageList:
-        if fleet is None:
-            return package_list(settings.app, settings, gpus=False)
-        return package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+        gpus = False
+        if fleet is not None:
+            with suppress(BouquetError):  # the check of the GPUs says so
+                gpus = fleet.uses_gpus()
+        return package_list(settings.app, settings, gpus=gpus, python=fleet.python() if fleet else None)
 
     def check_cpu() -> str:
         try:
             names = packages().names
-        except BouquetError:  # the check before has said so
+        except BouquetError:  # the check of the packages says so
             names = frozenset()
         return cpu(names)
 

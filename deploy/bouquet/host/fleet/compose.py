@@ -106,6 +106,9 @@ class ComposeFleet:
         yield from gpu.summary(shares, why)
         if shares:
             self._docker = DockerClient(compose_files=[*self._compose_files, GPU_OVERLAY])
+        if packages.images is not None:
+            os.environ["TAG"] = packages.images
+            return
         base = self._settings.base_image or base_image.ensure()
         os.environ["BASE_IMAGE"] = base  # read by Compose, as from .env
         yield f"images: built on {base}"

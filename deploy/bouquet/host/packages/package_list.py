@@ -48,12 +48,14 @@ class PackageList:
         digest: 12 hex digits of the SHA-256 of its content.
         names: The packages that this machine installs, with names normalized as on PyPI: `scikit-learn`.
         app: The app's folder.
+        images: The tag of images that have these packages already; None to build the images.
     """
 
     path: Path
     digest: str
     names: frozenset[str]
     app: Path
+    images: str | None = None
 
     @classmethod
     def read(cls, path: Path, app: Path) -> PackageList:

@@ -66,7 +66,7 @@ def documented(*, active_only: bool = False) -> dict[str, str]:
 
 
 def test_one_definition_per_role(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {*ROLES, *ONE_SHOTS, "ready"}
+    assert set(compose["services"]) == {*ROLES, *ONE_SHOTS, "ready", "submit"}
 
 
 def test_the_compose_file_runs_no_shell() -> None:
@@ -82,7 +82,7 @@ def test_ports_are_on_loopback_except_for_the_fleet_api_on_request(compose: dict
     ]
 
 
-@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS])
+@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS, "submit"])
 def test_containers_run_hardened(compose: dict[str, Any], role: str) -> None:
     service = compose["services"][role]
     assert service["init"] is True
@@ -153,7 +153,7 @@ def readers(compose: dict[str, Any], volume: str) -> dict[str, bool]:
 
 def test_a_secret_is_mounted_only_where_it_is_used(compose: dict[str, Any]) -> None:
     assert readers(compose, "authority") == {"certificates": True}
-    assert readers(compose, "server") == {"certificates": True, "superlink": False}
+    assert readers(compose, "server") == {"certificates": True, "superlink": False, "submit": False}
     assert readers(compose, "identities") == {"certificates": True, "setup": True, "supernode": False}
 
 
@@ -216,7 +216,7 @@ def test_a_missing_dataset_is_an_error_not_a_new_folder(compose: dict[str, Any])
         assert dataset["bind"]["create_host_path"] is False
 
 
-@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS])
+@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS, "submit"])
 def test_every_volume_is_mounted_where_the_user_may_write(compose: dict[str, Any], role: str) -> None:
     targets = [v["target"] for v in compose["services"][role]["volumes"] if v["type"] == "volume"]
     dockerfile = text(f"Dockerfile.{role if role in ROLES else 'superlink'}").replace("\\\n", "")
