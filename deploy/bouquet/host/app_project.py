@@ -6,7 +6,7 @@ from typing import Any
 
 from bouquet.errors import SettingError
 
-NAME = "APP"
+SETTING = "APP"
 HINT = "give the folder of a Flower App, with its pyproject.toml: bouquet run path/to/app"
 COMPONENTS = ("serverapp", "clientapp")
 MAX_FOLDERS = 5
@@ -24,19 +24,19 @@ def read_project(app: Path) -> dict[str, Any]:
     """
     if not app.is_dir():
         problem = "it is a file, and no bundle" if app.is_file() else "there is no such folder"
-        raise SettingError(NAME, app, problem, HINT)
+        raise SettingError(SETTING, app, problem, HINT)
     file = app / "pyproject.toml"
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingError(NAME, app, "it has no pyproject.toml", _apps_below(app) or HINT) from None
+        raise SettingError(SETTING, app, "it has no pyproject.toml", _apps_below(app) or HINT) from None
     except OSError as error:
-        raise SettingError(NAME, app, f"its pyproject.toml cannot be read ({error.strerror})", HINT) from error
+        raise SettingError(SETTING, app, f"its pyproject.toml cannot be read ({error.strerror})", HINT) from error
     except ValueError as error:
-        raise SettingError(NAME, app, f"its pyproject.toml is not TOML ({error})", f"correct {file}") from error
+        raise SettingError(SETTING, app, f"its pyproject.toml is not TOML ({error})", f"correct {file}") from error
     if missing := [part for part in COMPONENTS if not _component(project, part)]:
         problem = f"its pyproject.toml does not name a {' or a '.join(missing)} in [tool.flwr.app.components]"
-        raise SettingError(NAME, app, problem, HINT)
+        raise SettingError(SETTING, app, problem, HINT)
     return project
 
 

@@ -13,8 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from bouquet.errors import SettingError
-from bouquet.host.app_project import NAME as SETTING
-from bouquet.host.app_project import read_project
+from bouquet.host.app_project import SETTING, read_project
 
 UV_KEYS = (
     "constraint-dependencies",

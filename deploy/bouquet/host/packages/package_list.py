@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from bouquet.errors import HostError, SettingError
 from bouquet.files import write_atomically
-from bouquet.host.app_project import NAME as SETTING
+from bouquet.host.app_project import SETTING
 from bouquet.host.packages import requirement_rules
 from bouquet.host.packages.app_manifest import AppManifest, locked_versions
 from bouquet.host.packages.resolver import resolve
