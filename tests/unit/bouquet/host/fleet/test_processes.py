@@ -9,6 +9,7 @@ import pytest
 
 from bouquet.errors import FleetError, SettingError
 from bouquet.host.fleet.processes import ProcessFleet
+from bouquet.host.fleet.supervisor import Child
 from bouquet.settings.executor_settings import VARIABLES
 from bouquet.settings.host import HostSettings
 
@@ -76,3 +77,30 @@ def test_a_change_of_the_executors_settings_changes_the_fleets_plan(
     assert fleet._children() == before
     monkeypatch.setenv(variable, "7")
     assert fleet._children() != before
+
+
+def test_a_changed_file_with_the_node_config_changes_the_fleets_plan(tmp_path: Path) -> None:
+    file = tmp_path / "nodes.toml"
+
+    def children() -> list[Child]:
+        return ProcessFleet(
+            HostSettings.read({"BOUQUET_HOME": str(tmp_path), "NODE_CONFIG_FILE": str(file)})
+        )._children()
+
+    file.write_text("a = 1")
+    before = children()
+    assert children() == before
+    file.write_text("a = 2")
+    assert children() != before
+
+
+def test_a_brought_cache_is_linked_into_a_cache_of_the_fleets_and_otherwise_the_users_own_is_used(
+    tmp_path: Path,
+) -> None:
+    given = {"BOUQUET_HOME": str(tmp_path)}
+    for child in ProcessFleet(HostSettings.read(given))._children():
+        assert not {"HF_HOME", "BOUQUET_HF_CACHE"} & child.environment.keys()
+    for child in ProcessFleet(HostSettings.read({**given, "HF_CACHE": "/brought"}))._children():
+        assert child.environment["BOUQUET_HF_CACHE"] == "/brought"
+        assert child.environment["HF_HOME"] == f"{tmp_path}/processes/cache/huggingface"
+        assert child.environment["HF_DATASETS_CACHE"] == f"{tmp_path}/processes/cache/huggingface/datasets"
