@@ -29,6 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from bouquet.executor import hub_access
 from bouquet.executor.channel import Channel
 from bouquet.executor.linux import die_with_parent, name_process, oom_kills
 from bouquet.executor.preload import Preload
@@ -59,6 +60,7 @@ def preload(modules: list[str]) -> Preload:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # has no effect once TensorFlow is imported
     from bouquet.executor import worker  # noqa: F401, PLC0415  imports Flower, so only after die_with_parent()
 
+    hub_access.watch()
     preloaded = Preload()
     preloaded.load(modules)
     gc.collect()
