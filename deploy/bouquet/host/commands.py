@@ -61,6 +61,7 @@ def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
     packages = package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+    say(f"packages: {len(packages.names)} for the app in {packages.app} (list {packages.digest})")
     for line in preflight.check_start(settings, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
     if settings.dataset:
