@@ -106,6 +106,7 @@ def up(settings: HostSettings, packages: PackageList | None = None) -> tuple[Fle
     check_results(settings.results)
     packages = packages or package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
     refuse_other_packages(fleet, packages, settings)
+    say(f"packages: {len(packages.names)} for the app in {packages.app} (list {packages.digest})")
     for line in preflight.check_start(settings, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
     if settings.dataset:

@@ -84,6 +84,21 @@ def test_an_index_of_the_app_is_named_in_the_list_and_a_mirror_of_the_users_is_n
     assert "secret" not in text and index.url not in text
 
 
+def test_a_second_index_of_the_users_is_used_and_not_in_the_list(
+    index: Index, make_app: MakeApp, settings: HostSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Index(tmp_path / "lab")
+    lab.add("lab-tools", "1.0")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", lab.url.replace("http://", "http://me:secret@"))
+    try:
+        packages = package_list(make_app("lab-tools"), settings, gpus=False)
+    finally:
+        lab.stop()
+    text = packages.path.read_text()
+    assert "lab-tools==1.0" in text
+    assert "--extra-index-url" not in text and "secret" not in text
+
+
 def test_a_package_or_version_that_does_not_exist_is_named(
     index: Index, make_app: MakeApp, settings: HostSettings
 ) -> None:
