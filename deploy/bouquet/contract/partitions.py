@@ -7,11 +7,43 @@ too, split the data in the same way. See docs/decisions/0024-members-of-a-run.md
 """
 
 import json
+import threading
 from pathlib import Path
 
 from bouquet.files import write_atomically
 
 NODES, RUNS = "partitions.json", "num-partitions"
+
+PARTITION_ID_HEADER = "bouquet-partition-id"
+"""Metadata of a SuperNode's calls: the partition that it holds."""
+NUM_PARTITIONS_HEADER = "bouquet-num-partitions"
+"""Trailing metadata of the SuperLink's answer about a run: the run's number of partitions."""
+
+
+class ReportedPartitions:
+    """The partition-ids that SuperNodes report to the SuperLink, in memory and in `partitions.json`.
+
+    Args:
+        run_dir: The SuperLink's run folder; what an earlier process has recorded there counts.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._lock = threading.Lock()
+        self._partition_ids = read_partition_ids(run_dir)
+
+    def record(self, node_id: int, partition_id: int) -> None:
+        """Record which partition a node holds; costs nothing if that is known already.
+
+        Raises:
+            OSError: The file cannot be written; a later call tries again.
+        """
+        if self._partition_ids.get(node_id) == partition_id:
+            return
+        with self._lock:
+            partition_ids = self._partition_ids | {node_id: partition_id}
+            write_partition_ids(self._run_dir, partition_ids)
+            self._partition_ids = partition_ids
 
 
 def write_partition_ids(run_dir: Path, partition_ids: dict[int, int]) -> None:

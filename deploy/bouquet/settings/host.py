@@ -22,6 +22,7 @@ from bouquet.settings.env import (
 from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.gpu_settings import GpuSettings
 from bouquet.settings.oneshot import CertificateSettings
+from bouquet.settings.run_settings import RunSettings
 
 PROJECT = Path(__file__).resolve().parents[3]
 """The checkout, with docker-compose.yml and the app."""
@@ -94,6 +95,7 @@ class HostSettings:
         joining = text(environment, "PARTITION_ID", "")
         token = text(environment, "HF_TOKEN_FILE", "")
         compose_project = text(environment, "COMPOSE_PROJECT_NAME", "bouquet")
+        RunSettings.read(environment)  # the SuperLink reads them; impossible ones are refused before it stops
         certificates = CertificateSettings.read(environment)
         if user_certificates:
             hint = "give a folder with ca.crt, server.pem and server.key"

@@ -32,6 +32,7 @@ from bouquet.host.fleet.supervisor import RELOAD, Child, read_plan, write_plan
 from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
 from bouquet.oneshot.certificates import ensure
 from bouquet.polling import poll_until
+from bouquet.settings import run_settings
 from bouquet.settings.env import Directories
 from bouquet.settings.executor_settings import VARIABLES
 from bouquet.settings.host import PROJECT, HostSettings
@@ -199,6 +200,7 @@ class ProcessFleet:
             "FLEET_ADDRESS": f"{'127.0.0.1' if local else '0.0.0.0'}:{settings.fleet_port}",  # noqa: S104
             "CONTROL_ADDRESS": f"127.0.0.1:{settings.control_port}",
             "RUNTIME_ADDRESS": "127.0.0.1:0",
+            **{name: os.environ.get(name, "") for name in run_settings.VARIABLES},
             "CUDA_VISIBLE_DEVICES": "-1",  # only the nodes use the GPUs
         }
         children = [self._child("superlink", "bouquet.superlink", shared | superlink)]

@@ -17,6 +17,7 @@ from bouquet.host.bootstrap import base_image
 from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.host import PROJECT, HostSettings
 from bouquet.settings.node import SuperNodeSettings
+from bouquet.settings.run_settings import RunSettings
 
 DOCKERFILES = ("Dockerfile.superlink", "Dockerfile.supernode")
 UID = "49999"
@@ -28,7 +29,7 @@ INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
     *("BOUQUET_SIZE_FILE", "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED", "TASK_SLOT"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
-    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"),
+    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB", "BOUQUET_RESULTS_DIR"),
 }
 """Variables that the fleets set for their own processes: not settings of the user."""
 
@@ -323,6 +324,7 @@ def test_every_setting_that_the_commands_read_is_documented_with_the_same_defaul
     given = documented(active_only=True)
     assert HostSettings.read(Asked(given)) == HostSettings.read({})
     assert ExecutorSettings.read("clientapp", Asked(given)) == ExecutorSettings.read("clientapp", {})
+    assert RunSettings.read(Asked(given)) == RunSettings.read({})
     assert SuperNodeSettings.read(given) == SuperNodeSettings.read({})
     assert names - INTERNAL <= documented().keys()
 

@@ -9,6 +9,7 @@ import pytest
 
 from bouquet.errors import FleetError, SettingError
 from bouquet.host.fleet.processes import ProcessFleet
+from bouquet.settings import run_settings
 from bouquet.settings.executor_settings import VARIABLES
 from bouquet.settings.host import HostSettings
 
@@ -44,6 +45,19 @@ def test_a_folder_of_the_users_in_place_of_the_fleets_is_refused_and_kept(tmp_pa
         fleet.up()
     fleet.down(volumes=True)
     assert (logs / "diary").exists()
+
+
+@pytest.mark.parametrize("variable", run_settings.VARIABLES)
+def test_a_change_of_a_deadline_changes_the_superlink_only(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path)}))
+    monkeypatch.delenv(variable, raising=False)
+    superlink, *supernodes = fleet._children()
+    monkeypatch.setenv(variable, "7")
+    changed, *same = fleet._children()
+    assert changed.environment[variable] == "7"
+    assert (changed != superlink, same) == (True, supernodes)
 
 
 def test_results_are_copied_and_the_fleet_keeps_them(tmp_path: Path) -> None:
