@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
-from inspect import signature
+from inspect import BoundArguments, signature
 from logging import WARNING
 from typing import Any
 
@@ -69,8 +69,6 @@ class RunRecorder:
 
         @wraps(start)
         def recorded_start(strategy: Strategy, *arguments: Any, **options: Any) -> Any:
-            if self._start is not None:  # an app's own `start` calls Flower's
-                return start(strategy, *arguments, **options)
             call = signature(start).bind(strategy, *arguments, **options)
             if "timeout" not in call.arguments and "timeout" in call.signature.parameters:
                 # An app's own `start` may calculate with its timeout. Flower's passes it to the grid.
@@ -78,9 +76,12 @@ class RunRecorder:
                     call.arguments["timeout"] = NOT_GIVEN
                 elif call.signature.parameters["timeout"].default == FLOWERS_TIMEOUT:
                     call.arguments["timeout"] = self._grid.settings.round_deadline
+            if self._start is not None:  # an app's own `start` calls Flower's
+                self._start.record_central_evaluation(call)
+                return start(*call.args, **call.kwargs)
             self._start = StrategyStart(strategy, self._record, self._grid)
             try:
-                return self._start.run(start, call.arguments.get("evaluate_fn"), call)
+                return self._start.run(start, call)
             finally:
                 self._start = None
 
@@ -139,13 +140,12 @@ class StrategyStart:
         self._aggregated: ArrayRecord | None = None
         self._diverged = False
 
-    def run(self, start: Callable[..., Any], evaluate_fn: Callable[..., Any] | None, call: Any) -> Any:
+    def run(self, start: Callable[..., Any], call: BoundArguments) -> Any:
         """Call a strategy's `start`.
 
         Args:
             start: The method.
-            evaluate_fn: The app's central evaluation, if there is one.
-            call: The bound arguments.
+            call: Its arguments.
 
         Returns:
             What the method returns.
@@ -156,8 +156,7 @@ class StrategyStart:
         """
         strategy, name = self._strategy, type(self._strategy).__name__
         self._record.strategy = name
-        if evaluate_fn is not None:
-            call.arguments["evaluate_fn"] = partial(self._evaluate_centrally, evaluate_fn)
+        self.record_central_evaluation(call)
         list(self._grid.get_node_ids())  # waits for the whole fleet
         check_minimums(strategy, self._grid.members.at_start)
         started = time.monotonic()
@@ -177,6 +176,12 @@ class StrategyStart:
             self._record.seconds += time.monotonic() - started
             self._grid.members.server_round = None
             self._grid.logs_error_replies = True
+
+    def record_central_evaluation(self, call: BoundArguments) -> None:
+        """Put a recording function in place of the `evaluate_fn` of a call of `start`, unless it has one already."""
+        evaluate_fn = call.arguments.get("evaluate_fn")
+        if evaluate_fn is not None and getattr(evaluate_fn, "func", None) != self._evaluate_centrally:
+            call.arguments["evaluate_fn"] = partial(self._evaluate_centrally, evaluate_fn)
 
     def receive(self, exchange: Exchange) -> bool:
         """Take an exchange as that of the phase in progress; return False if there is none."""
