@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from functools import cache
-from importlib.util import find_spec
 
 from bouquet.errors import HostError, SettingError
 from bouquet.gpu import plan as gpu
@@ -73,17 +72,8 @@ def for_containers(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share,
 
 
 def for_processes(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], str]:
-    """Return `shares`, or none if this environment's TensorFlow cannot use GPUs.
-
-    Raises:
-        SettingError: As for `shares`, or `GPUS` lists devices that TensorFlow cannot use.
-        HostError: As for `shares`.
-    """
-    planned, why = shares(settings, supernodes)
-    if not planned or find_spec("nvidia") is not None:  # the packages of tensorflow[and-cuda]
-        return planned, why
-    problem = "the TensorFlow in .venv is built for the CPU"
-    return _no_shares(settings, problem, "install the CUDA build: TENSORFLOW=cuda make -B .venv/ready")
+    """Return `shares`: where there are GPUs, the environment of a process fleet has the frameworks' CUDA packages."""
+    return shares(settings, supernodes)
 
 
 def _no_shares(settings: GpuSettings, problem: str, hint: str) -> tuple[tuple[Share, ...], str]:

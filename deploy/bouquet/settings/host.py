@@ -53,7 +53,7 @@ class HostSettings:
         home: Where a fleet of local processes keeps its state, logs and caches.
         up_timeout: Seconds that the fleet may take to become healthy.
         offline: Whether the hub must not be asked.
-        preload: Modules that every warm process imports before a run arrives.
+        preload: Modules that every warm process imports before a run arrives; None: what is installed.
         without_cpu_limit: Those of `CPU_LIMITS` that are 0: these containers have no limit on CPUs.
         partition_cache_gib: GiB that the cache of decoded partitions may take; 0 for no limit.
     """
@@ -78,7 +78,7 @@ class HostSettings:
     home: Path
     up_timeout: int
     offline: bool
-    preload: tuple[str, ...]
+    preload: tuple[str, ...] | None
     without_cpu_limit: tuple[str, ...]
     partition_cache_gib: int
 

@@ -10,11 +10,11 @@ CPUINFO = Path("/proc/cpuinfo")
 TENSORFLOW_MODULES = ("tensorflow", "keras")
 
 
-def cpu(preload: tuple[str, ...]) -> str:
+def cpu(preload: tuple[str, ...] | None) -> str:
     """Check that this CPU has AVX, without which the import of TensorFlow ends the process with SIGILL.
 
     Args:
-        preload: The modules that every warm process imports (`EXECUTOR_PRELOAD`).
+        preload: The modules that every warm process imports (`EXECUTOR_PRELOAD`); None: what is installed.
 
     Raises:
         HostError: The CPU lacks AVX and the fleet would import TensorFlow.
@@ -22,11 +22,11 @@ def cpu(preload: tuple[str, ...]) -> str:
     flags = cpu_flags()
     if not flags or "avx" in flags:
         return "has AVX, which TensorFlow needs" if flags else f"{platform.machine()}, not checked"
-    if any(module.partition(".")[0] in TENSORFLOW_MODULES for module in preload):
+    if preload is None or any(module.partition(".")[0] in TENSORFLOW_MODULES for module in preload):
         raise HostError(
             "this CPU lacks AVX, which TensorFlow needs",
             "give the virtual machine the host's CPU (QEMU: -cpu host), or, for an app without TensorFlow, set "
-            "EXECUTOR_PRELOAD=json",
+            "EXECUTOR_PRELOAD=none",
         )
     return "lacks AVX, which TensorFlow needs; EXECUTOR_PRELOAD has no TensorFlow, so other apps work"
 

@@ -1,6 +1,5 @@
 """Finding GPUs: nvidia-smi's output, Docker's runtime, and what happens if either is missing."""
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,12 +156,3 @@ def test_gpus_that_the_user_listed_are_not_silently_left_out(install: Install) -
     install(docker=docker('{"runc":{}}'))
     with pytest.raises(SettingError, match=r"GPUS=0:24576MiB: Docker has no NVIDIA runtime; install .*GPUS=none"):
         nvidia.for_containers(GpuSettings.read({"GPUS": "0:24GiB"}), 2)
-
-
-def test_processes_use_gpus_only_with_the_cuda_build_of_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = GpuSettings.read({"GPUS": "0:24GiB"})
-    monkeypatch.setattr(nvidia, "find_spec", lambda name: importlib.util.find_spec("json"))
-    assert len(nvidia.for_processes(settings, 2)[0]) == 2
-    monkeypatch.setattr(nvidia, "find_spec", lambda name: None)
-    with pytest.raises(SettingError, match="GPUS=0:24576MiB: the TensorFlow in .venv is built for the CPU"):
-        nvidia.for_processes(settings, 2)
