@@ -116,4 +116,3 @@ def prepare_torch(torch: Any, gpu: str, limit_mib: int) -> str:
 
 _PREPARE: dict[str, Callable[[Any, str, int], str]] = {"tensorflow": prepare_tensorflow, "torch": prepare_torch}
 _NAMES = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
-

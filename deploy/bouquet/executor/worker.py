@@ -75,7 +75,7 @@ def work(
     name_process(f"{app}-{run_id}")
     exit_on_sigterm()
     if folder is not None:
-        os.makedirs(folder, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
     _reseed_numpy()
     loading = partial(preload.loading, report=report)

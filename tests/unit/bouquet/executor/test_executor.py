@@ -87,6 +87,7 @@ def test_a_message_goes_to_a_new_worker_and_the_next_one_of_its_run_to_the_same(
             **{"app": "clientapp", "run_id": 7, "parent": zygote.pid, "api": asdict(fake.api)},
             "report": True,
             "bounds": {"messages": None, "growth_mib": None},
+            "folder": None,
         }
         fake.complete(worker)
         for _ in range(3):
