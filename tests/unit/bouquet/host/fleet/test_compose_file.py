@@ -34,7 +34,7 @@ INTERNAL = {
 
 OPTIONAL = (
     *("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES"),
-    *("EXECUTOR_GROWTH", "TAG", "SSL_CERT_FILE", "grpc_proxy"),
+    *("EXECUTOR_GROWTH", "EXECUTOR_PRELOAD", "TAG", "SSL_CERT_FILE", "grpc_proxy"),
 )
 """Documented as unset; the Compose file has a fallback for each."""
 
