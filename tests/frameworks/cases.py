@@ -32,5 +32,5 @@ CASES = (
     Case("catboost", ("catboost",), ("catboost",), is_large=True),
     Case("torch", ("torch", "torchvision"), ("torch", "torchvision"), is_large=True),
     Case("transformers", ("transformers", "torch"), ("transformers", "torch"), is_large=True),
-    Case("keras_torch", ("keras",), ("keras", "torch"), is_large=True, environment={"KERAS_BACKEND": "torch"}),
+    Case("keras_torch", ("torch",), ("keras", "torch"), is_large=True, environment={"KERAS_BACKEND": "torch"}),
 )

@@ -22,6 +22,7 @@ def keras() -> float:
 
 def keras_torch() -> float:
     """Train Keras on the PyTorch backend."""
+    _assert_cuda_survives()
     return _train_keras(*_data())
 
 
@@ -76,7 +77,7 @@ def torch() -> float:
     """Train a convolution with a DataLoader that has a process of its own, as Flower's quickstart does."""
     library: Any = import_module("torch")
     transforms: Any = import_module("torchvision.transforms")
-    assert not library.cuda._is_in_bad_fork(), "CUDA can be initialized after the fork"
+    _assert_cuda_survives()
     x, y = _data()
     images = transforms.Normalize(0.5, 0.5)(library.tensor(x[:, :16]).reshape(-1, 1, 4, 4))
     model = library.nn.Sequential(
@@ -91,6 +92,7 @@ def transformers() -> float:
     """Train a small BERT made from a configuration, without the hub."""
     library: Any = import_module("transformers")
     torch: Any = import_module("torch")
+    _assert_cuda_survives()
     config = library.BertConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
@@ -98,6 +100,12 @@ def transformers() -> float:
     tokens = torch.randint(0, 50, (200, 8))
     batches = [(tokens[start : start + 50], tokens[start : start + 50, 0] % 2) for start in range(0, 200, 50)]
     return _train_torch(model, lambda model, batch: model(batch[0]).logits, lambda batch: batch[1], batches)
+
+
+def _assert_cuda_survives() -> None:
+    """Assert that nothing has looked for GPUs before the fork: PyTorch would refuse to use one."""
+    torch: Any = import_module("torch")
+    assert not torch.cuda._is_in_bad_fork()
 
 
 def _data() -> tuple[Any, Any]:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-KERAS_BACKENDS = ("tensorflow", "torch")
-"""Backends of Keras that can be imported before a fork."""
+KERAS_BACKEND = "tensorflow"
+"""The backend with which Keras can be imported before a fork. With PyTorch, its import looks for GPUs, after which a
+forked child cannot use one."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ FRAMEWORKS = (
     Framework("torch", ("torch._dynamo",)),  # the first optimizer imports it: 900 modules
     Framework("torchvision", needs="torch"),
     Framework("transformers", ("transformers.modeling_utils",), needs="torch"),
-    Framework("keras"),
+    Framework("keras", needs=KERAS_BACKEND),
     Framework("datasets"),
     Framework("flwr_datasets"),
 )
@@ -49,14 +50,13 @@ def to_preload(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Return the modules to import, of the frameworks that this Python environment has. Imports none of them.
 
     Args:
-        environment: The environment variables; `KERAS_BACKEND` decides what Keras needs.
+        environment: The environment variables; `KERAS_BACKEND` may choose another backend of Keras.
     """
-    backend = environment.get("KERAS_BACKEND") or "tensorflow"
     modules: list[str] = []
     for framework in FRAMEWORKS:
-        needs = backend if framework.package == "keras" else framework.needs
-        usable = framework.package != "keras" or backend in KERAS_BACKENDS
-        if usable and _is_installed(framework.package) and (not needs or _is_installed(needs)):
+        if framework.package == "keras" and (environment.get("KERAS_BACKEND") or KERAS_BACKEND) != KERAS_BACKEND:
+            continue
+        if _is_installed(framework.package) and (not framework.needs or _is_installed(framework.needs)):
             modules += [framework.package, *framework.modules]
     return tuple(modules)
 

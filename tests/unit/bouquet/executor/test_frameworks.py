@@ -45,12 +45,13 @@ def test_jax_is_never_preloaded_because_its_threads_do_not_survive_a_fork(instal
         ("", ("keras",), False),
         ("", ("keras", "torch"), False),
         ("", ("keras", "tensorflow"), True),
-        ("torch", ("keras", "torch"), True),
+        ("tensorflow", ("keras", "tensorflow"), True),
+        ("torch", ("keras", "torch"), False),
         ("torch", ("keras", "tensorflow"), False),
         ("numpy", ("keras", "numpy"), False),
     ],
 )
-def test_keras_is_preloaded_only_with_its_backend(
+def test_keras_is_preloaded_only_with_tensorflow(
     backend: str, packages: tuple[str, ...], preloaded: bool, installed: Path
 ) -> None:
     install(installed, *packages)
