@@ -26,6 +26,7 @@ from bouquet.errors import report_errors
 from bouquet.host.connection import NAME, write_connection
 from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
+from bouquet.host.packages.package_list import package_list
 from bouquet.settings.host import PROJECT, HostSettings
 
 NOOP = PROJECT / "tests" / "apps" / "noop"
@@ -78,7 +79,10 @@ class Bench:
         return choose_fleet(self.settings)[0]
 
     def start(self, fleet: Fleet) -> None:
-        """Start a fleet, and write the connection with which `flwr` reaches it."""
+        """Build what the fleet needs, start it, and write the connection with which `flwr` reaches it."""
+        packages = package_list(PROJECT, self.settings, gpus=fleet.uses_gpus(), python=fleet.python())
+        for line in fleet.prepare(packages):
+            print(line, flush=True)
         fleet.up()
         write_connection(f"127.0.0.1:{self.settings.control_port}", self.settings.flower_home, fleet.root_certificate())
 
@@ -222,8 +226,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bouquet-bench-") as scratch:
         dataset = HostSettings.read().dataset or PROJECT / "data" / "cifar10-sample"
         bench = Bench(Path(scratch), dataset)
-        for line in bench.fleet("warm").prepare():
-            print(line, flush=True)
         for _ in range(arguments.repeats):
             for part in arguments.parts:
                 parts[part](bench)

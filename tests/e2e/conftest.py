@@ -52,7 +52,11 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the images that this session tagged; their layers stay in the build cache."""
     if docker_answers():
-        images = [f"bouquet-{role}:{TAG}" for role in ("superlink", "supernode")]
+        mine = [
+            option for role in ("superlink", "supernode") for option in ("--filter", f"reference=bouquet-{role}:{TAG}*")
+        ]
+        listed = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *mine]
+        images = subprocess.run(listed, capture_output=True, text=True).stdout.split()
         subprocess.run(["docker", "image", "rm", "--force", *images], capture_output=True)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import CONNECTION, Bouquet, StartFleet, printed_json, run_id
+from tests.e2e.conftest import APPS, CONNECTION, Bouquet, StartFleet, printed_json, run_id
 
 KINDS = ["train", "evaluate", "query"]
 
@@ -15,9 +15,9 @@ Report = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def warm(start_fleet: StartFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bouquet]:
-    """Three nodes that preload Flower only: the apps import what they need."""
-    folder = tmp_path_factory.mktemp("warm")
-    with start_fleet("processes", folder, SUPERNODES="3", EXECUTOR="warm", EXECUTOR_PRELOAD="flwr") as fleet:
+    """Three nodes with NumPy and scikit-learn that preload Flower only: the apps import what they need."""
+    folder, app = tmp_path_factory.mktemp("warm"), str(APPS / "sklearn_logistic")
+    with start_fleet("processes", folder, SUPERNODES="3", EXECUTOR="warm", EXECUTOR_PRELOAD="flwr", APP=app) as fleet:
         yield fleet
 
 

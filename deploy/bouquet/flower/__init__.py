@@ -40,6 +40,9 @@ task_queue            the executor's side of the Runtime API
 client_app_process    serves the messages of one run in a process
 message_history       recognises an app that may run only once per process
 server_app_process    runs one ServerApp in a process
+run_grid              its Grid: waits for the fleet, shows the run's members, keeps deadlines, names failures
+members               the SuperNodes that take part in a run, while the fleet changes
+waiting_grid          the Grid below it, which waits for replies by held calls
 array_files           the arrays of the replies that it holds, in files
 control_client        the client of the Control API: list and register nodes
 stock                 Flower's own SuperLink and SuperNode, unchanged (EXECUTOR=stock)

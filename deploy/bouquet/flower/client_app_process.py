@@ -28,6 +28,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from bouquet.flower.channels import with_quick_retries
 from bouquet.flower.message_history import MessageHistory
+from bouquet.flower.missing_module import explain
 from bouquet.flower.task_queue import RuntimeApi, TaskToken
 from bouquet.runtime.termination import Terminated
 
@@ -101,6 +102,7 @@ class ClientAppProcess:
         except (Exception, SystemExit) as error:
             if message is None or context is None:
                 raise  # there is nothing to reply to here: the executor fails the task once this process has ended
+            explain(error)
             hint = self._history.failed(message.metadata.message_type, error)
             failure = _reason(error, context) + (f"\n{hint}" if hint else "")
             usable = isinstance(error, Exception) and not isinstance(error, LoadClientAppError | ImportError)

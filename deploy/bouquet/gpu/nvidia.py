@@ -71,11 +71,6 @@ def for_containers(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share,
     return _no_shares(settings, "Docker has no NVIDIA runtime", "install the NVIDIA Container Toolkit")
 
 
-def for_processes(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], str]:
-    """Return `shares`: where there are GPUs, the environment of a process fleet has the frameworks' CUDA packages."""
-    return shares(settings, supernodes)
-
-
 def _no_shares(settings: GpuSettings, problem: str, hint: str) -> tuple[tuple[Share, ...], str]:
     """Return no shares, and the reason; raise `SettingError` if `GPUS` lists devices."""
     if settings.devices:

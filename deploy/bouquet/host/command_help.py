@@ -10,6 +10,7 @@ Run Flower Apps on a fleet of containers, or of local processes where there is n
 `make COMMAND` is short for `bouquet COMMAND`; it installs the Python environment first."""
 
 DEFAULTS = {
+    "APP": "",
     "BASE_IMAGE": "",
     "BOUQUET_HOME": "",
     "CERTIFICATES": "",
@@ -36,6 +37,7 @@ DEFAULTS = {
 """The settings that the help mentions, with their defaults; empty for a setting that is not set by default."""
 
 MEANINGS = {
+    "APP": "folder of a Flower App; `bouquet run PATH` wins over it; not set: the app in the checkout",
     "BASE_IMAGE": "image to build on; not set: python:3.11-slim-bookworm, or one built from Debian's packages",
     "BOUQUET_HOME": "state, logs and caches of a process fleet; not set: .bouquet in the checkout",
     "CERTIFICATES": "folder with your own ca.crt, server.pem and server.key; not set: the fleet has its own CA",
@@ -64,7 +66,7 @@ EXIT_CODES: dict[type[BouquetError], str] = {
     SettingError: "a setting, or the command line, is invalid",
     HostError: "this machine lacks something that the fleet needs",
     FleetError: "the fleet did not start, or is down",
-    RunError: "the run failed, or ended without a model",
+    RunError: "the run was rejected, failed or was stopped",
 }
 
 
@@ -116,7 +118,8 @@ Settings are environment variables, or lines in .env; the environment wins. .env
 
 examples:
   bouquet doctor                                   check this machine first
-  bouquet run --run-config "num-server-rounds=5"   start the fleet, run the app, show the results
+  bouquet run --run-config "num-server-rounds=5"   start the fleet, run the shipped app, show the results
+  bouquet run path/to/app                          run an app of yours, with its own packages
   SUPERNODES=20 bouquet up                         start a fleet of 20, or resize the running one
   bouquet down                                     stop it; results and caches stay
 
@@ -126,12 +129,15 @@ _ALL_FLEETS = ("FLEET", "BOUQUET_HOME")
 
 HELP = {
     "run": CommandHelp(
-        "start the fleet, run the app, show its results",
-        "Start the fleet as `bouquet up` does, run the app in this checkout on it, and print the run's log as it\n"
-        "arrives. Then copy the results to RESULTS/<run-id> and print a table of the rounds. The fleet stays up.\n"
-        "After Ctrl-C the run continues; a second Ctrl-C within 5 s stops it.",
-        ("RUN_CONFIG", "RESULTS", "SUPERNODES", "FLEET", "DATASET", "HF_HUB_OFFLINE", "GPUS", "UP_TIMEOUT"),
-        'bouquet run --run-config "num-server-rounds=5 batch-size=16"\nDATASET=/data/cifar10 SUPERNODES=4 bouquet run',
+        "start the fleet, run a Flower App, show its results",
+        "Start the fleet as `bouquet up` does, with the packages in `dependencies` of the app's pyproject.toml. Run\n"
+        "the app, and print the run's log as it arrives. Then copy the results to RESULTS/<run-id>, print tables of\n"
+        "the metrics, and list the files that the app wrote. The fleet stays up. A fleet with other packages is\n"
+        "replaced, unless a run is in progress on it. After Ctrl-C the run continues; a second one in 5 s stops it.",
+        ("APP", "RUN_CONFIG", "RESULTS", "SUPERNODES", "FLEET", "DATASET", "HF_HUB_OFFLINE", "GPUS", "UP_TIMEOUT"),
+        'bouquet run --run-config "num-server-rounds=5 batch-size=16"\n'
+        "bouquet run path/to/app\n"
+        "DATASET=/data/cifar10 SUPERNODES=4 bouquet run",
         (SettingError, HostError, FleetError, RunError),
     ),
     "up": CommandHelp(
@@ -206,6 +212,15 @@ HELP = {
         ("FLWR_HOME", "CONTROL_PORT", "INSECURE", *_ALL_FLEETS),
         "bouquet connection\nflwr run . local-deployment --stream",
         (SettingError, FleetError),
+    ),
+    "bundle": CommandHelp(
+        "write an app and all that it needs into one file",
+        "Write one file with the app, its images, the list of its packages and perhaps a dataset, for a machine that\n"
+        "has Docker and no network. There: tar -xf FILE, then ./run in the new folder; in a checkout: bouquet run FILE\n"
+        "Settings of the app, such as SUPERNODES and SUPERNODE_MEMORY, go into the bundle.",
+        ("APP", "SUPERNODES", "GPUS", "BASE_IMAGE", "TAG"),
+        "bouquet bundle path/to/app\nbouquet bundle path/to/app --dataset hf-cache --output /media/stick/app.tar",
+        (SettingError, HostError, FleetError),
     ),
     "join-command": CommandHelp(
         "enrol a SuperNode for another machine, print the command that starts it",

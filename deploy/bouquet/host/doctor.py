@@ -5,6 +5,7 @@ A check returns what it found, or raises an error that names the problem and the
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -37,6 +38,7 @@ from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.hub import probe_hub
+from bouquet.host.packages.package_list import PackageList, package_list
 from bouquet.host.readable import Reader
 from bouquet.settings.host import HostSettings
 
@@ -92,8 +94,8 @@ def _for_processes(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
     up = bool(fleet.members())
     yield "ports", partial(ports, settings, up)
     reader = preflight.reader_of(None)
-    yield from _for_any(settings, up, nvidia.for_processes, reader)
-    yield "cpu", partial(cpu, settings.preload)
+    yield from _for_any(settings, up, nvidia.shares, reader)
+    yield from _for_app(settings, fleet)
     yield "files", partial(user_files, settings, reader)
     yield from _disks(lambda: process_uses(settings))
     yield "cache", partial(cache_of_processes, settings)
@@ -116,8 +118,7 @@ def _for_containers(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
     yield "ports", partial(ports, settings, up)
     reader = preflight.reader_of(info)
     yield from _for_any(settings, up, nvidia.for_containers, reader)
-    if info.is_here:
-        yield "cpu", partial(cpu, settings.preload)
+    yield from _for_app(settings, fleet, cpu_is_here=info.is_here)
     yield "files", partial(user_files, settings, reader)
     yield from _disks(lambda: container_uses(settings, info))
     if unseen := unseen_disk(info):
@@ -136,8 +137,31 @@ def _for_running(settings: HostSettings, fleet: Fleet) -> Iterator[Check]:
 def _without_docker(settings: HostSettings) -> Iterator[Check]:
     """Yield the checks of a fleet of containers that need no Docker."""
     yield from _for_any(settings, False, nvidia.shares, None)
-    yield "cpu", partial(cpu, settings.preload)
+    yield from _for_app(settings, None)
     yield from _disks(lambda: user_uses(settings))
+
+
+def _for_app(settings: HostSettings, fleet: Fleet | None, *, cpu_is_here: bool = True) -> Iterator[Check]:
+    """Yield the checks of what the app needs; without a fleet, as on the CPU and any Python."""
+
+    @cache
+    def packages() -> PackageList:
+        gpus = False
+        if fleet is not None:
+            with suppress(BouquetError):  # the check of the GPUs says so
+                gpus = fleet.uses_gpus()
+        return package_list(settings.app, settings, gpus=gpus, python=fleet.python() if fleet else None)
+
+    def check_cpu() -> str:
+        try:
+            names = packages().names
+        except BouquetError:  # the check of the packages says so
+            names = frozenset()
+        return cpu(names)
+
+    yield "packages", lambda: f"{len(packages().names)} for the app in {settings.app}"
+    if cpu_is_here:
+        yield "cpu", check_cpu
 
 
 def _for_any(settings: HostSettings, up: bool, shares: SharesOf, reader: Reader | None) -> Iterator[Check]:

@@ -1,6 +1,6 @@
 """Checks before a start, so that a start that cannot succeed is refused with one line."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from bouquet.errors import HostError
 from bouquet.host.checks.cpu_features import cpu
@@ -13,11 +13,12 @@ from bouquet.host.readable import Reader
 from bouquet.settings.host import HostSettings
 
 
-def check_start(settings: HostSettings, *, containers: bool) -> Iterator[str]:
+def check_start(settings: HostSettings, packages: Collection[str], *, containers: bool) -> Iterator[str]:
     """Check what the fleet needs of this machine; yield one line for each thing to know before the start.
 
     Args:
         settings: The settings.
+        packages: The names of the packages that the fleet installs.
         containers: Whether the fleet is containers.
 
     Raises:
@@ -25,7 +26,7 @@ def check_start(settings: HostSettings, *, containers: bool) -> Iterator[str]:
     """
     docker = read_docker_info() if containers else None
     if docker is None or docker.is_here:
-        cpu(settings.preload)
+        cpu(packages)
     if settings.dataset is not None:
         check_dataset(settings.dataset, reader_of(docker))
     user_files(settings, reader_of(docker))

@@ -19,9 +19,9 @@ from bouquet.settings.env import (
     text,
     whole_number,
 )
-from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.gpu_settings import GpuSettings
 from bouquet.settings.oneshot import CertificateSettings
+from bouquet.settings.run_settings import RunSettings
 
 PROJECT = Path(__file__).resolve().parents[3]
 """The checkout, with docker-compose.yml and the app."""
@@ -33,6 +33,7 @@ class HostSettings:
     """The settings of the commands on the host.
 
     Attributes:
+        app: Folder of the Flower App that the fleet has the packages of; by default the checkout, with the shipped app.
         supernodes: The fleet's size.
         dataset: Folder with the data; None for the hub or the sample.
         fleet: `auto`, `containers` or `processes`.
@@ -53,11 +54,11 @@ class HostSettings:
         home: Where a fleet of local processes keeps its state, logs and caches.
         up_timeout: Seconds that the fleet may take to become healthy.
         offline: Whether the hub must not be asked.
-        preload: Modules that every warm process imports before a run arrives; None: what is installed.
         without_cpu_limit: Those of `CPU_LIMITS` that are 0: these containers have no limit on CPUs.
         partition_cache_gib: GiB that the cache of decoded partitions may take; 0 for no limit.
     """
 
+    app: Path
     supernodes: int
     dataset: Path | None
     fleet: str
@@ -78,7 +79,6 @@ class HostSettings:
     home: Path
     up_timeout: int
     offline: bool
-    preload: tuple[str, ...] | None
     without_cpu_limit: tuple[str, ...]
     partition_cache_gib: int
 
@@ -94,12 +94,14 @@ class HostSettings:
         joining = text(environment, "PARTITION_ID", "")
         token = text(environment, "HF_TOKEN_FILE", "")
         compose_project = text(environment, "COMPOSE_PROJECT_NAME", "bouquet")
+        RunSettings.read(environment)  # the SuperLink reads them; impossible ones are refused before it stops
         certificates = CertificateSettings.read(environment)
         if user_certificates:
             hint = "give a folder with ca.crt, server.pem and server.key"
             folder = _existing_folder("CERTIFICATES", user_certificates, hint)
             certificates = replace(certificates, user_dir=folder, user_dir_label=str(folder))
         return cls(
+            app=_path("APP", text(environment, "APP", ".")).resolve(),
             supernodes=supernodes(environment),
             dataset=_existing_folder("DATASET", dataset, "give a folder in the layout of uoft-cs/cifar10")
             if dataset
@@ -122,7 +124,6 @@ class HostSettings:
             home=_path("BOUQUET_HOME", text(environment, "BOUQUET_HOME", ".bouquet")).resolve(),
             up_timeout=whole_number(environment, "UP_TIMEOUT", 300, 1, 86400),
             offline=text(environment, "HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"),
-            preload=ExecutorSettings.read("clientapp", environment).preload,
             without_cpu_limit=tuple(name for name in CPU_LIMITS if _cpu_limit(environment, name) == 0),
             partition_cache_gib=whole_number(environment, "PARTITION_CACHE_GIB", 5, 0, 100_000),
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from bouquet.settings.env import Directories, Environment, fleet_bind, is_insecure, text
+from bouquet.settings.run_settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class SuperLinkSettings:
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read the settings; raise `SettingError` for an impossible value."""
         fleet_bind(environment)  # refuses to publish the Fleet API beyond loopback without TLS
+        RunSettings.read(environment)  # refuses impossible deadlines now, not at each run
         return cls(
             fleet_address=text(environment, "FLEET_ADDRESS", "0.0.0.0:9092"),
             control_address=text(environment, "CONTROL_ADDRESS", "0.0.0.0:9093"),

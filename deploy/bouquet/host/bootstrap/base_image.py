@@ -18,7 +18,9 @@ from bouquet.errors import HostError
 from bouquet.host.bootstrap.run_command import run_command
 from bouquet.probing import probe
 
-DEFAULT = "python:3.11-slim-bookworm"
+PYTHON = "3.11"
+"""The version of Python in both images."""
+DEFAULT = f"python:{PYTHON}-slim-bookworm"
 DEBIAN_IMAGE = "bouquet-base:bookworm"
 """The name of the image that is built from Debian's packages."""
 REGISTRY_TIMEOUT = 15.0

@@ -22,7 +22,6 @@ SETTING = "BOUQUET_VENV"
 LINK = ".venv"
 OLDEST, NEWEST = (3, 11), (3, 13)
 """The Python versions of `requires-python` in pyproject.toml."""
-TENSORFLOW = ("cpu", "cuda")
 PIP_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 PACKAGES_HINT = "fix the error above and retry; for a package mirror or a private CA, see docs/operations.md"
 
@@ -31,11 +30,14 @@ def environment_folder(project: Path, environ: Mapping[str, str]) -> Path:
     """Return where the environment of a checkout lies: BOUQUET_VENV, or a folder in the user's cache."""
     if chosen := environ.get(SETTING, "").strip():
         return project / Path(chosen).expanduser()
+    return cache_folder(environ) / f"venv-{hashlib.sha256(os.fsencode(project)).hexdigest()[:12]}"
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Return Bouquet's folder in the user's cache."""
     # A relative XDG_CACHE_HOME is to be ignored, says the XDG specification.
     cache = Path(environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():
-        cache = Path.home() / ".cache"
-    return cache / "bouquet" / f"venv-{hashlib.sha256(os.fsencode(project)).hexdigest()[:12]}"
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "bouquet"
 
 
 def create(project: Path, environ: Mapping[str, str]) -> None:
@@ -43,15 +45,12 @@ def create(project: Path, environ: Mapping[str, str]) -> None:
 
     Args:
         project: The checkout.
-        environ: The environment variables: BOUQUET_VENV, XDG_CACHE_HOME, TENSORFLOW, and what pip and uv read.
+        environ: The environment variables: BOUQUET_VENV, XDG_CACHE_HOME, and what pip and uv read.
 
     Raises:
-        SettingError: The environment's folder or `.venv` has files of the user's, or TENSORFLOW is invalid.
+        SettingError: The environment's folder or `.venv` has files of the user's.
         HostError: This Python is too old or too new, or a package cannot be installed.
     """
-    tensorflow = environ.get("TENSORFLOW", "").strip() or TENSORFLOW[0]
-    if tensorflow not in TENSORFLOW:
-        raise SettingError("TENSORFLOW", tensorflow, "unknown value", f"give one of: {', '.join(TENSORFLOW)}")
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         problem = f"PYTHON={sys.executable}: this is Python {sys.version_info[0]}.{sys.version_info[1]}"
         raise HostError(f"{problem}, and Bouquet needs 3.11 to 3.13", "name another: PYTHON=python3.11 make")
@@ -59,7 +58,7 @@ def create(project: Path, environ: Mapping[str, str]) -> None:
     _check_link(link, folder)
     own_folder.claim(folder, SETTING, folder)
     own_folder.empty(folder)
-    _install(project, folder, tensorflow, environ)
+    _install(project, folder, environ)
     if folder != link:
         own_folder.replace_link(link, folder, own=True)
 
@@ -78,10 +77,10 @@ def _made_before_markers(folder: Path) -> bool:
     return folder.parent.name == "bouquet" and folder.name.startswith("venv-") and (folder / "pyvenv.cfg").exists()
 
 
-def _install(project: Path, folder: Path, tensorflow: str, environ: Mapping[str, str]) -> None:
+def _install(project: Path, folder: Path, environ: Mapping[str, str]) -> None:
     python, uv = str(folder / "bin" / "python"), str(folder / "bin" / "uv")
     pinned, here = str(folder / "requirements.txt"), ("--quiet", "--python", python)
-    export = ("--frozen", "--no-emit-project", "--no-header", "--extra", "host", "--extra", tensorflow)
+    export = ("--frozen", "--no-emit-project", "--no-header", "--extra", "host", "--group", "fleet")
     # Compiled now: Ray, for Flower's simulation, gives up on processes that take more than 30 s to import.
     environment = {"UV_COMPILE_BYTECODE": "1", **downloads(environ)}
     # Not `uv sync`: its lock names the index, so it would refuse any mirror. The hashes are checked all the same.

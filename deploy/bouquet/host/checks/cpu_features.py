@@ -1,34 +1,34 @@
 """Whether the CPU has the instructions that TensorFlow needs."""
 
 import platform
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from bouquet.errors import HostError
 
 CPUINFO = Path("/proc/cpuinfo")
-TENSORFLOW_MODULES = ("tensorflow", "keras")
+TENSORFLOW_PACKAGES = frozenset({"tensorflow", "tensorflow-cpu"})
 
 
-def cpu(preload: tuple[str, ...] | None) -> str:
+def cpu(packages: Collection[str]) -> str:
     """Check that this CPU has AVX, without which the import of TensorFlow ends the process with SIGILL.
 
     Args:
-        preload: The modules that every warm process imports (`EXECUTOR_PRELOAD`); None: what is installed.
+        packages: The names of the packages that the fleet installs.
 
     Raises:
-        HostError: The CPU lacks AVX and the fleet would import TensorFlow.
+        HostError: The CPU lacks AVX and the app uses TensorFlow.
     """
     flags = cpu_flags()
     if not flags or "avx" in flags:
         return "has AVX, which TensorFlow needs" if flags else f"{platform.machine()}, not checked"
-    if preload is None or any(module.partition(".")[0] in TENSORFLOW_MODULES for module in preload):
+    if not TENSORFLOW_PACKAGES.isdisjoint(packages):
         raise HostError(
             "this CPU lacks AVX, which TensorFlow needs",
-            "give the virtual machine the host's CPU (QEMU: -cpu host), or, for an app without TensorFlow, set "
-            "EXECUTOR_PRELOAD=none",
+            "give the virtual machine the host's CPU (QEMU: -cpu host), or run an app without TensorFlow: APP=path",
         )
-    return "lacks AVX, which TensorFlow needs; EXECUTOR_PRELOAD has no TensorFlow, so other apps work"
+    return "lacks AVX, which TensorFlow needs; the app does without TensorFlow"
 
 
 def cpu_flags() -> set[str]:

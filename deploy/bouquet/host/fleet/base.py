@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bouquet.contract.node_status import NodeStatus
+from bouquet.host.packages.package_list import PackageList
 
 LOG_TAIL_LINES = 20
 """Lines of its log shown for a member that did not start."""
@@ -39,8 +40,24 @@ class Member:
 class Fleet(Protocol):
     """One SuperLink and N SuperNodes, as containers or as local processes."""
 
-    def prepare(self) -> Iterator[str]:
-        """Build or find what the fleet starts from; yield one line for each thing found or done."""
+    def uses_gpus(self) -> bool:
+        """Whether the nodes compute on GPUs."""
+
+    def python(self) -> str | None:
+        """Return the version of the members' Python, such as `3.11`; None if it is unknown."""
+
+    def packages(self) -> str | None:
+        """Return the digest of the package list that the running fleet has; None where the fleet is down.
+
+        It is `package_list.UNKNOWN` for a fleet that an earlier version started.
+        """
+
+    def prepare(self, packages: PackageList) -> Iterator[str]:
+        """Build or find what the fleet starts from; yield one line for each thing found or done.
+
+        Args:
+            packages: What the fleet's Python must have.
+        """
 
     def up(self) -> None:
         """Start what is not running yet and wait until all members are healthy.

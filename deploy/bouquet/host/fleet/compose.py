@@ -14,11 +14,13 @@ from python_on_whales.exceptions import DockerException
 
 from bouquet.contract.node_status import NodeStatus, read_all
 from bouquet.errors import FleetError
+from bouquet.files import write_if_changed
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host.bootstrap import base_image, compose_plugin
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.compose_files import compose_files
+from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS, UNKNOWN, PackageList, list_digest
 from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
 from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT, HostSettings
@@ -27,6 +29,7 @@ GPU_OVERLAY = PROJECT / "deploy" / "compose" / "gpu.yml"
 RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
 LEASES_IN_CONTAINER = "/var/lib/bouquet/leases"
 NODES_IN_CONTAINER = f"{LEASES_IN_CONTAINER}/nodes"
+LIST_IN_CONTAINER = f"/opt/bouquet/{LIST}"
 CERTIFICATE_IN_CONTAINER = "/var/lib/bouquet/server/ca.crt"
 MEMBER_ROLES = ("superlink", "supernode")
 """The services that keep running. The others are one-shots, which have ended when these are healthy."""
@@ -74,7 +77,28 @@ class ComposeFleet:
         self._docker = DockerClient(compose_files=[*self._compose_files])
         self._is_ours = False
 
-    def prepare(self) -> Iterator[str]:
+    def uses_gpus(self) -> bool:
+        """Whether the nodes compute on GPUs."""
+        return bool(nvidia.for_containers(self._settings.gpus, self._settings.supernodes)[0])
+
+    def python(self) -> str | None:
+        """Return the Python of the default base images; None where the user has chosen another base image."""
+        return None if self._settings.base_image else base_image.PYTHON
+
+    def packages(self) -> str | None:
+        """Return the digest of the running fleet's package list, which is in its image."""
+        with docker_errors("the containers could not be listed"):
+            superlinks = self._compose.ps(["superlink"])
+        if not superlinks:
+            return None
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                self._docker.container.copy((superlinks[0], LIST_IN_CONTAINER), scratch)
+            except DockerException:  # a fleet that an earlier version started
+                return UNKNOWN
+            return list_digest((Path(scratch) / LIST).read_bytes())
+
+    def prepare(self, packages: PackageList) -> Iterator[str]:
         """Find or install Compose v2 and the base image, then build the images; unchanged layers are cached."""
         yield compose_plugin.ensure()
         self._refuse_foreign_project()  # before the minutes that a base image takes
@@ -82,9 +106,16 @@ class ComposeFleet:
         yield from gpu.summary(shares, why)
         if shares:
             self._docker = DockerClient(compose_files=[*self._compose_files, GPU_OVERLAY])
+        if packages.images is not None:
+            os.environ["TAG"] = packages.images
+            return
         base = self._settings.base_image or base_image.ensure()
         os.environ["BASE_IMAGE"] = base  # read by Compose, as from .env
         yield f"images: built on {base}"
+        os.environ["BOUQUET_PACKAGES"] = _into_build_context(packages)
+        if not packages.is_shipped:
+            # Each list has images of its own, so that two apps in turn need no build.
+            os.environ["TAG"] = f"{self._settings.tag}-{packages.digest}"
         try:
             self._compose.build()
         except DockerException as error:
@@ -248,6 +279,15 @@ class ComposeFleet:
             + "\n".join(tails),
             UNHEALTHY_HINT,
         ) from error
+
+
+def _into_build_context(packages: PackageList) -> str:
+    """Return the path of a list in the checkout, which is the build context; copy the list there if it is elsewhere."""
+    if packages.path.parent in SHIPPED_LISTS:
+        return str(packages.path.relative_to(PROJECT))
+    path = PROJECT / ".bouquet" / "packages" / f"{packages.digest}.txt"
+    write_if_changed(path, packages.path.read_bytes())
+    return str(path.relative_to(PROJECT))
 
 
 def _role(container: Container) -> str:

@@ -7,6 +7,7 @@ plan; a log and a run folder for each member; the SuperLink's state, leases, cac
 import contextlib
 import fcntl
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -29,9 +30,12 @@ from bouquet.gpu import plan as gpu
 from bouquet.host import own_folder
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.supervisor import RELOAD, Child, read_plan, write_plan
+from bouquet.host.packages.package_env import ensure_environment, environment_of, is_installed
+from bouquet.host.packages.package_list import LIST, UNKNOWN, PackageList, list_digest
 from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
 from bouquet.oneshot.certificates import ensure
 from bouquet.polling import poll_until
+from bouquet.settings import run_settings
 from bouquet.settings.env import Directories
 from bouquet.settings.executor_settings import VARIABLES
 from bouquet.settings.host import PROJECT, HostSettings
@@ -53,10 +57,33 @@ class ProcessFleet:
         self._plan = self._home / "plan.json"
         self._results = self._home / "results"
         self._size = self._home / "leases" / "size"
+        self._python = sys.executable
 
-    def prepare(self) -> Iterator[str]:
-        """Report what the nodes compute on. Nothing is built: the processes run from this Python environment."""
-        yield from gpu.summary(*nvidia.for_processes(self._settings.gpus, self._settings.supernodes))
+    def uses_gpus(self) -> bool:
+        """Whether the nodes compute on GPUs."""
+        return bool(nvidia.shares(self._settings.gpus, self._settings.supernodes)[0])
+
+    def python(self) -> str:
+        """Return the version of this Python, which the processes run, too."""
+        return platform.python_version()
+
+    def packages(self) -> str | None:
+        """Return the digest of the running fleet's package list, from the environment that its processes run in."""
+        if self._supervisor() is None:
+            return None
+        python = Path(read_plan(self._plan)[0].command[0])
+        try:
+            return list_digest((python.parents[1] / LIST).read_bytes())
+        except FileNotFoundError:  # a fleet that an earlier version started
+            return UNKNOWN
+
+    def prepare(self, packages: PackageList) -> Iterator[str]:
+        """Report what the nodes compute on, then find or create the Python environment of the list."""
+        yield from gpu.summary(*nvidia.shares(self._settings.gpus, self._settings.supernodes))
+        folder = environment_of(packages)
+        if not is_installed(folder):
+            yield f"packages: installing {len(packages.names)} into {folder}"
+        self._python = str(ensure_environment(packages) / "bin" / "python")
 
     def up(self) -> None:
         """Start the fleet, resize it, or restart it if more than its size has changed; wait until all are healthy.
@@ -67,8 +94,7 @@ class ProcessFleet:
         """
         # Before anything is written or removed there.
         own_folder.claim(self._home, "BOUQUET_HOME", self._settings.home, earlier_marker=self._lock.name)
-        gpus = nvidia.for_processes(self._settings.gpus, self._settings.supernodes)[0]
-        children = self._children({} if gpus else {"GPUS": "none"})
+        children = self._children({} if self.uses_gpus() else {"GPUS": "none"})
         if not self._settings.insecure:
             # The plan and the environment hold no secrets: the processes read them from files of their owner's.
             ensure(replace(self._settings.certificates, directories=self._directories()))
@@ -172,7 +198,8 @@ class ProcessFleet:
         settings, directories = self._settings, self._directories()
         # Each environment is on top of the one that the fleet was started in.
         shared = {
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "PATH": os.pathsep.join([str(Path(self._python).parent), os.environ.get("PATH", os.defpath)]),
+            "PYTHONPATH": str(PROJECT / "deploy"),
             "PYTHONUNBUFFERED": "1",
             "FLWR_HOME": str(self._home / "flwr"),
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -199,6 +226,7 @@ class ProcessFleet:
             "FLEET_ADDRESS": f"{'127.0.0.1' if local else '0.0.0.0'}:{settings.fleet_port}",  # noqa: S104
             "CONTROL_ADDRESS": f"127.0.0.1:{settings.control_port}",
             "RUNTIME_ADDRESS": "127.0.0.1:0",
+            **{name: os.environ.get(name, "") for name in run_settings.VARIABLES},
             "CUDA_VISIBLE_DEVICES": "-1",  # only the nodes use the GPUs
         }
         children = [self._child("superlink", "bouquet.superlink", shared | superlink)]
@@ -215,7 +243,7 @@ class ProcessFleet:
     def _child(self, name: str, module: str, environment: dict[str, str]) -> Child:
         return Child(
             name=name,
-            command=[sys.executable, "-P", "-m", module],
+            command=[self._python, "-P", "-m", module],
             environment=environment | {"BOUQUET_RUN_DIR": str(self._home / "run" / name)},
             log=str(self._home / "logs" / f"{name}.log"),
         )

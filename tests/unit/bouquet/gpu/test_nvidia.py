@@ -75,7 +75,7 @@ def test_a_driver_error_is_quoted(install: Install) -> None:
     assert why == "nvidia-smi finds none: NVIDIA-SMI has failed because it could not talk to the driver."
 
 
-@pytest.mark.parametrize("plan", [nvidia.shares, nvidia.for_containers, nvidia.for_processes])
+@pytest.mark.parametrize("plan", [nvidia.shares, nvidia.for_containers])
 def test_an_nvidia_smi_that_hangs_is_an_error_that_names_the_cpu_as_the_way_out(
     install: Install, monkeypatch: pytest.MonkeyPatch, plan: SharesOf
 ) -> None:

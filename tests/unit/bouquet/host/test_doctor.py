@@ -55,6 +55,7 @@ def test_a_machine_without_docker_is_examined_for_processes(install: Install, tm
         "cpu",
         "files",
         "cache",
+        "packages",
     }
     assert {name for name, _ in checks} == names
     assert dict(checks)["fleet"]() == "10 SuperNodes as local processes, because no Docker daemon answers"

@@ -14,6 +14,7 @@ from bouquet.settings.host import HostSettings
 from tests.unit.bouquet.conftest import Install
 from tests.unit.bouquet.host.docker_answers import docker_script
 
+PACKAGES = {"numpy", "tensorflow-cpu"}
 usage = namedtuple("usage", "total used free")
 
 
@@ -28,12 +29,12 @@ def settings(tmp_path: Path, **given: str) -> HostSettings:
 
 def test_a_machine_that_has_everything_passes_silently(install: Install, tmp_path: Path) -> None:
     install(docker=docker_script(tmp_path))
-    assert list(check_start(settings(tmp_path), containers=True)) == []
+    assert list(check_start(settings(tmp_path), PACKAGES, containers=True)) == []
 
 
 def test_processes_need_no_docker(install: Install, tmp_path: Path) -> None:
     install()
-    assert list(check_start(settings(tmp_path), containers=False)) == []
+    assert list(check_start(settings(tmp_path), PACKAGES, containers=False)) == []
 
 
 def test_too_little_disk_is_refused_with_the_figures(
@@ -42,7 +43,7 @@ def test_too_little_disk_is_refused_with_the_figures(
     install(docker=docker_script(tmp_path))
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, int(0.5 * GIB)))
     with pytest.raises(HostError, match=r"512 MiB free, 1\.\d GiB needed for .*Docker's volumes"):
-        list(check_start(settings(tmp_path), containers=True))
+        list(check_start(settings(tmp_path), PACKAGES, containers=True))
 
 
 @pytest.mark.parametrize(
@@ -65,12 +66,12 @@ def test_what_containers_cannot_have_is_refused(
     (tmp_path / "private" / "train-0.parquet").touch()
     install(docker=docker_script(tmp_path, **answer))
     with pytest.raises(error):
-        list(check_start(settings(tmp_path, **given), containers=True))
+        list(check_start(settings(tmp_path, **given), PACKAGES, containers=True))
 
 
 def test_what_only_weakens_the_fleet_is_a_warning(install: Install, tmp_path: Path) -> None:
     install(docker=docker_script(tmp_path, PidsLimit=False, Name="another-machine"))
-    ignored, unseen = check_start(settings(tmp_path), containers=True)
+    ignored, unseen = check_start(settings(tmp_path), PACKAGES, containers=True)
     assert ignored.startswith("WARNING: Docker ignores pids limits")
     assert "is not on this machine" in unseen
 
@@ -84,8 +85,8 @@ def test_a_cpu_without_avx_is_refused_at_once_rather_than_after_up_timeout(
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     install(docker=docker_script(tmp_path))
     with pytest.raises(HostError, match="this CPU lacks AVX, which TensorFlow needs"):
-        list(check_start(settings(tmp_path), containers=containers))
-    assert list(check_start(settings(tmp_path, EXECUTOR_PRELOAD="numpy"), containers=containers)) == []
+        list(check_start(settings(tmp_path), PACKAGES, containers=containers))
+    assert list(check_start(settings(tmp_path), {"numpy"}, containers=containers)) == []
 
 
 def test_this_cpu_does_not_count_for_containers_on_another_machine(
@@ -93,7 +94,7 @@ def test_this_cpu_does_not_count_for_containers_on_another_machine(
 ) -> None:
     monkeypatch.setattr(cpu_features, "cpu_flags", lambda: {"sse"})
     install(docker=docker_script(tmp_path, Name="another-machine"))
-    assert list(check_start(settings(tmp_path), containers=True))  # only the line about its disk
+    assert list(check_start(settings(tmp_path), PACKAGES, containers=True))  # only the line about its disk
 
 
 def test_the_dataset_must_be_readable_for_processes_too(
@@ -103,4 +104,4 @@ def test_the_dataset_must_be_readable_for_processes_too(
     (tmp_path / "train-0.parquet").touch()
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(SettingError, match=f"^DATASET={tmp_path}: uid"):
-        list(check_start(settings(tmp_path, DATASET=str(tmp_path)), containers=False))
+        list(check_start(settings(tmp_path, DATASET=str(tmp_path)), PACKAGES, containers=False))

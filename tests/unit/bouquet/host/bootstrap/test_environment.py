@@ -157,11 +157,7 @@ def test_a_link_that_leads_nowhere_or_to_an_environment_of_version_0_1_is_replac
     assert (old / "pyvenv.cfg").exists()
 
 
-def test_an_unknown_tensorflow_and_an_old_python_are_refused(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, commands: list[list[str]]
-) -> None:
-    with pytest.raises(SettingError, match="TENSORFLOW=gpu: unknown value; give one of: cpu, cuda"):
-        module.create(checkout, {"TENSORFLOW": "gpu"})
+def test_an_old_python_is_refused(checkout: Path, monkeypatch: pytest.MonkeyPatch, commands: list[list[str]]) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 0))
     with pytest.raises(HostError, match=r"this is Python 3.9, and Bouquet needs 3.11 to 3.13"):
         module.create(checkout, {})

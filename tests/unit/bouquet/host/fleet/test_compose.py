@@ -1,4 +1,6 @@
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +10,10 @@ from python_on_whales.exceptions import DockerException
 
 from bouquet.errors import FleetError
 from bouquet.host.fleet.compose import FOLDER_LABEL, ComposeFleet, _member
+from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS, UNKNOWN, PackageList
 from bouquet.settings.host import PROJECT, HostSettings
+
+SHIPPED = PackageList.read(SHIPPED_LISTS[0] / LIST, PROJECT)
 
 
 def failure(stderr: bytes = b"Cannot connect to the Docker daemon") -> DockerException:
@@ -36,7 +41,7 @@ class Compose:
 
 
 def fleet(left: list[str], folder: Path = PROJECT) -> ComposeFleet:
-    made = ComposeFleet(HostSettings.read({}))
+    made = ComposeFleet(HostSettings.read({"GPUS": "none"}))
     container = SimpleNamespace(config=SimpleNamespace(labels={FOLDER_LABEL: str(folder)}))
     made._docker = SimpleNamespace(  # type: ignore[assignment]
         compose=Compose(left), container=SimpleNamespace(list=lambda **options: [container])
@@ -78,8 +83,18 @@ def test_no_image_is_built_for_a_project_of_another_checkout(tmp_path: Path, mon
     monkeypatch.setattr("bouquet.host.fleet.compose.compose_plugin.ensure", lambda: "found")
     other = fleet([], tmp_path)
     with pytest.raises(FleetError, match="another checkout"):
-        list(other.prepare())
+        list(other.prepare(SHIPPED))
     assert not other._docker.compose.built  # type: ignore[attr-defined]
+
+
+def test_images_that_have_the_packages_already_are_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bouquet.host.fleet.compose.compose_plugin.ensure", lambda: "found")
+    monkeypatch.setattr("bouquet.host.fleet.compose.base_image.ensure", lambda: pytest.fail("no base image is needed"))
+    monkeypatch.setenv("TAG", "")
+    own = fleet([], PROJECT)
+    list(own.prepare(replace(SHIPPED, images="bundle-1")))
+    assert os.environ["TAG"] == "bundle-1"
+    assert not own._docker.compose.built  # type: ignore[attr-defined]
 
 
 def test_a_checkout_reached_through_a_link_is_the_same_checkout(tmp_path: Path) -> None:
@@ -92,6 +107,51 @@ def test_the_images_are_tagged_with_the_name_of_the_project() -> None:
     assert HostSettings.read({}).tag == "bouquet"
     assert HostSettings.read({"COMPOSE_PROJECT_NAME": "second"}).tag == "second"
     assert HostSettings.read({"COMPOSE_PROJECT_NAME": "second", "TAG": "mine"}).tag == "mine"
+
+
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch) -> ComposeFleet:
+    """A fleet on whose machine everything is installed; the variables for Compose are restored after the test."""
+    monkeypatch.setattr("bouquet.host.fleet.compose.compose_plugin.ensure", lambda: "found")
+    monkeypatch.setattr("bouquet.host.fleet.compose.base_image.ensure", lambda: "base")
+    for name in ("BASE_IMAGE", "BOUQUET_PACKAGES", "TAG"):
+        monkeypatch.setenv(name, "before")
+    monkeypatch.delenv("TAG")
+    return fleet([])
+
+
+def test_the_shipped_list_is_built_as_a_plain_compose_builds_it(ready: ComposeFleet) -> None:
+    list(ready.prepare(SHIPPED))
+    assert os.environ["BOUQUET_PACKAGES"] == "requirements/cpu/requirements.txt"
+    assert "TAG" not in os.environ
+
+
+def test_another_list_is_copied_into_the_build_context_and_has_images_of_its_own(
+    ready: ComposeFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bouquet.host.fleet.compose.PROJECT", tmp_path / "checkout")
+    (tmp_path / LIST).write_text("numpy==2.0.2\n")
+    packages = PackageList.read(tmp_path / LIST, tmp_path)
+    list(ready.prepare(packages))
+    assert os.environ["TAG"] == f"bouquet-{packages.digest}"
+    copy = tmp_path / "checkout" / os.environ["BOUQUET_PACKAGES"]
+    assert copy.read_text() == "numpy==2.0.2\n"
+    assert copy.parent == tmp_path / "checkout" / ".bouquet" / "packages"
+
+
+def test_the_list_of_a_running_fleet_is_the_one_in_its_image() -> None:
+    running = fleet(["superlink"])
+    down, older = fleet([]), fleet(["superlink"])
+
+    def copy_list(source: Any, destination: str) -> None:
+        (Path(destination) / LIST).write_bytes(SHIPPED.path.read_bytes())
+
+    def find_none(source: Any, destination: str) -> None:
+        raise failure(b"no such file")
+
+    running._docker.container.copy = copy_list  # type: ignore[method-assign]
+    older._docker.container.copy = find_none  # type: ignore[method-assign]
+    assert (running.packages(), down.packages(), older.packages()) == (SHIPPED.digest, None, UNKNOWN)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,12 @@ import yaml
 
 from bouquet.contract.readiness import HOLD_SECONDS
 from bouquet.host.bootstrap import base_image
+from bouquet.host.fleet.compose import LIST_IN_CONTAINER
+from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS
 from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.host import PROJECT, HostSettings
 from bouquet.settings.node import SuperNodeSettings
+from bouquet.settings.run_settings import RunSettings
 
 DOCKERFILES = ("Dockerfile.superlink", "Dockerfile.supernode")
 UID = "49999"
@@ -28,13 +31,13 @@ INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
     *("BOUQUET_SIZE_FILE", "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED", "TASK_SLOT"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
-    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"),
+    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB", "BOUQUET_RESULTS_DIR"),
 }
 """Variables that the fleets set for their own processes: not settings of the user."""
 
 OPTIONAL = (
     *("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES"),
-    *("EXECUTOR_GROWTH", "EXECUTOR_PRELOAD", "TAG", "SSL_CERT_FILE", "grpc_proxy"),
+    *("EXECUTOR_GROWTH", "EXECUTOR_PRELOAD", "TAG", "BOUQUET_PACKAGES", "SSL_CERT_FILE", "grpc_proxy"),
 )
 """Documented as unset; the Compose file has a fallback for each."""
 
@@ -63,7 +66,7 @@ def documented(*, active_only: bool = False) -> dict[str, str]:
 
 
 def test_one_definition_per_role(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {*ROLES, *ONE_SHOTS, "ready"}
+    assert set(compose["services"]) == {*ROLES, *ONE_SHOTS, "ready", "submit"}
 
 
 def test_the_compose_file_runs_no_shell() -> None:
@@ -79,7 +82,7 @@ def test_ports_are_on_loopback_except_for_the_fleet_api_on_request(compose: dict
     ]
 
 
-@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS])
+@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS, "submit"])
 def test_containers_run_hardened(compose: dict[str, Any], role: str) -> None:
     service = compose["services"][role]
     assert service["init"] is True
@@ -150,7 +153,7 @@ def readers(compose: dict[str, Any], volume: str) -> dict[str, bool]:
 
 def test_a_secret_is_mounted_only_where_it_is_used(compose: dict[str, Any]) -> None:
     assert readers(compose, "authority") == {"certificates": True}
-    assert readers(compose, "server") == {"certificates": True, "superlink": False}
+    assert readers(compose, "server") == {"certificates": True, "superlink": False, "submit": False}
     assert readers(compose, "identities") == {"certificates": True, "setup": True, "supernode": False}
 
 
@@ -213,7 +216,7 @@ def test_a_missing_dataset_is_an_error_not_a_new_folder(compose: dict[str, Any])
         assert dataset["bind"]["create_host_path"] is False
 
 
-@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS])
+@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS, "submit"])
 def test_every_volume_is_mounted_where_the_user_may_write(compose: dict[str, Any], role: str) -> None:
     targets = [v["target"] for v in compose["services"][role]["volumes"] if v["type"] == "volume"]
     dockerfile = text(f"Dockerfile.{role if role in ROLES else 'superlink'}").replace("\\\n", "")
@@ -289,7 +292,8 @@ def test_a_memory_size_set_by_the_user_stays_when_the_fleet_grows() -> None:
 
 
 def test_the_gpu_overlay_builds_both_images_with_cuda_and_changes_nothing_else(with_gpus: dict[str, Any]) -> None:
-    assert {with_gpus[role]["build"]["args"]["TENSORFLOW"] for role in ("superlink", "supernode")} == {"cuda"}
+    lists = {with_gpus[role]["build"]["args"]["PACKAGES"] for role in ("superlink", "supernode")}
+    assert lists == {"requirements/cuda/requirements.txt"}
     assert with_gpus["supernode"]["read_only"] is True
     assert with_gpus["supernode"]["cap_drop"] == ["ALL"]
     assert with_gpus["supernode"]["deploy"]["replicas"] == 7
@@ -323,6 +327,7 @@ def test_every_setting_that_the_commands_read_is_documented_with_the_same_defaul
     given = documented(active_only=True)
     assert HostSettings.read(Asked(given)) == HostSettings.read({})
     assert ExecutorSettings.read("clientapp", Asked(given)) == ExecutorSettings.read("clientapp", {})
+    assert RunSettings.read(Asked(given)) == RunSettings.read({})
     assert SuperNodeSettings.read(given) == SuperNodeSettings.read({})
     assert names - INTERNAL <= documented().keys()
 
@@ -369,7 +374,7 @@ def test_what_comes_from_the_checkout_is_made_readable_in_a_stage_of_its_own(nam
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_packages_come_from_the_users_mirror_with_the_hashes_of_the_lock(name: str) -> None:
     runs = [run for run in re.findall(r"^RUN (.+)$", text(name).replace("\\\n", ""), re.MULTILINE) if "/uv" in run]
-    pip, export, sync = runs
+    pip, sync = runs
     for run, variable, install in (
         (pip, INDEXES[0], "pip install"),
         (sync, INDEXES[-1], "uv pip sync"),
@@ -381,8 +386,15 @@ def test_packages_come_from_the_users_mirror_with_the_hashes_of_the_lock(name: s
         [order] = re.findall(r"for name in ([\w ]+);", run)
         assert order.split() == mounted and mounted[-1] == variable
         assert f"export {variable} " in run
-    # It compares uv.lock, whose sources are on PyPI, with pyproject.toml: with another index, it would not fit.
-    assert "--locked" in export and "type=secret" not in export
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_a_list_is_compared_by_its_content_and_stays_in_the_image(name: str) -> None:
+    stages = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM|\Z)", text(name), re.MULTILINE | re.DOTALL))
+    assert "COPY ${PACKAGES} /packages/requirements.txt\n" in stages["packages"]
+    assert "PACKAGES" not in stages["runtime"]  # the path of a list would be compared
+    assert "from=packages,source=/packages/requirements.txt" in stages["runtime"]
+    assert f" {LIST_IN_CONTAINER} " in stages["runtime"]
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -404,8 +416,7 @@ def test_defaults_are_those_of_the_project(name: str) -> None:
     project = tomllib.loads(text("pyproject.toml"))["project"]
     assert f"\nARG BASE_IMAGE={base_image.DEFAULT}\n" in text(name)
     assert f'licenses="{project["license"]}"' in text(name)
-    (tensorflow,) = set(re.findall(r"^ARG TENSORFLOW=(\w+)$", text(name), re.MULTILINE))
-    assert tensorflow in project["optional-dependencies"]
+    assert f"\nARG PACKAGES={SHIPPED_LISTS[0].relative_to(PROJECT)}/{LIST}\n" in text(name)
 
 
 def test_uv_is_pinned_by_hash_to_the_locked_version() -> None:
@@ -432,7 +443,8 @@ def copied(name: str) -> set[str]:
 def test_only_what_is_named_goes_into_a_build() -> None:
     lines = ignored()
     assert lines[0] == "*"
-    for source in copied(DOCKERFILES[0]):
+    assert {"!requirements/*/requirements.txt", "!.bouquet/packages/*.txt"} <= set(lines)  # ${PACKAGES}
+    for source in copied(DOCKERFILES[0]) - {"${PACKAGES}"}:
         assert f"!{source}" in lines
         assert Path(PROJECT / source).exists()
 

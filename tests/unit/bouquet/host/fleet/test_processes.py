@@ -1,6 +1,7 @@
 """The fleet of processes, as far as it shows without one."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,11 @@ import pytest
 
 from bouquet.errors import FleetError, SettingError
 from bouquet.host.fleet.processes import ProcessFleet
+from bouquet.host.fleet.supervisor import write_plan
+from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS, UNKNOWN, PackageList, list_digest
+from bouquet.settings import run_settings
 from bouquet.settings.executor_settings import VARIABLES
-from bouquet.settings.host import HostSettings
+from bouquet.settings.host import PROJECT, HostSettings
 
 
 def test_a_members_memory_is_that_of_all_its_processes(tmp_path: Path) -> None:
@@ -46,6 +50,19 @@ def test_a_folder_of_the_users_in_place_of_the_fleets_is_refused_and_kept(tmp_pa
     assert (logs / "diary").exists()
 
 
+@pytest.mark.parametrize("variable", run_settings.VARIABLES)
+def test_a_change_of_a_deadline_changes_the_superlink_only(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path)}))
+    monkeypatch.delenv(variable, raising=False)
+    superlink, *supernodes = fleet._children()
+    monkeypatch.setenv(variable, "7")
+    changed, *same = fleet._children()
+    assert changed.environment[variable] == "7"
+    assert (changed != superlink, same) == (True, supernodes)
+
+
 def test_results_are_copied_and_the_fleet_keeps_them(tmp_path: Path) -> None:
     fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path)}))
     kept, mine = tmp_path / "processes" / "results", tmp_path / "my results"
@@ -76,3 +93,31 @@ def test_a_change_of_the_executors_settings_changes_the_fleets_plan(
     assert fleet._children() == before
     monkeypatch.setenv(variable, "7")
     assert fleet._children() != before
+
+
+def test_members_run_in_the_environment_of_the_list_with_bouquet_from_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bouquet.host.fleet.processes.ensure_environment", lambda packages: tmp_path / "env")
+    fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path), "GPUS": "none"}))
+    packages = PackageList.read(SHIPPED_LISTS[0] / LIST, PROJECT)
+    list(fleet.prepare(packages))
+    for child in fleet._children():
+        assert child.command[:2] == [str(tmp_path / "env" / "bin" / "python"), "-P"]
+        assert child.environment["PATH"].startswith(f"{tmp_path / 'env' / 'bin'}:")
+        assert child.environment["PYTHONPATH"] == str(PROJECT / "deploy")
+
+
+def test_the_list_of_a_running_fleet_is_the_one_in_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path)}))
+    assert fleet.packages() is None
+    (tmp_path / "processes").mkdir()
+    fleet._python = str(tmp_path / "env" / "bin" / "python")
+    write_plan(tmp_path / "processes" / "plan.json", fleet._children())
+    monkeypatch.setattr(fleet, "_supervisor", lambda: 1)
+    assert fleet.packages() == UNKNOWN
+    (tmp_path / "env").mkdir()
+    shutil.copy(SHIPPED_LISTS[0] / LIST, tmp_path / "env")
+    assert fleet.packages() == list_digest((SHIPPED_LISTS[0] / LIST).read_bytes())

@@ -87,7 +87,8 @@ def _check_values(values: dict[str, Any], text: str, app: Path) -> None:
         if not isinstance(value, bool | int | float | str):
             raise SettingError(NAME, text, f"the value of {key} must be a number, true, false or text", VALUES_HINT)
         if known is not None and key not in known:
-            raise SettingError(NAME, text, f"the app has no setting {key}", f"it has: {', '.join(sorted(known))}")
+            hint = f"it has: {', '.join(sorted(known)) or 'none, see [tool.flwr.app.config] in its pyproject.toml'}"
+            raise SettingError(NAME, text, f"the app has no setting {key}", hint)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 from flwr.common.config import parse_config_args
 
 from bouquet.errors import SettingError
-from bouquet.host.overrides import check_overrides
+from bouquet.settings.overrides import check_overrides
 
 
 @pytest.fixture

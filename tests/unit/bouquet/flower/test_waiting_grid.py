@@ -1,42 +1,51 @@
-"""How a ServerApp's Grid waits for replies."""
+"""How a Grid waits for replies."""
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Error, Message, MessageType, Metadata, RecordDict
+import pytest
+from flwr.app import Error, Message, MessageType, Metadata
 from flwr.app.message import make_message
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import GetNodesResponse
 
+from bouquet.flower import waiting_grid
 from bouquet.flower.message_files import MessageFiles
-from bouquet.flower.server_app_process import WaitingGrid
+from bouquet.flower.waiting_grid import WaitingGrid
 
 
 class Grid(WaitingGrid):
-    """A Grid whose SuperLink gives one reply at each pull."""
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        self.pushed = {f"m{number}": one for number, one in enumerate(messages)}
-        for message_id, one in self.pushed.items():
-            one.metadata.__dict__["_message_id"] = message_id
-        return list(self.pushed)
+    """A Grid whose SuperLink gives one reply at each pull, and none to messages whose ids start with `lost`."""
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        first = min(message_ids)
-        metadata = Metadata(1, "r", SUPERLINK_NODE_ID, SUPERLINK_NODE_ID, first, "", 0.0, 1.0, MessageType.QUERY)
-        return [make_message(metadata, error=Error(3, "Node is unavailable"))]
+        for message_id in sorted(message_ids):
+            if not message_id.startswith("lost"):
+                metadata = Metadata(
+                    1, "r", SUPERLINK_NODE_ID, SUPERLINK_NODE_ID, message_id, "", 0.0, 1.0, MessageType.QUERY
+                )
+                return [make_message(metadata, error=Error(3, "Node is unavailable"))]
+        return []
 
 
-def test_all_replies_are_collected_and_the_superlinks_errors_name_their_nodes() -> None:
+def answered(replies: Iterable[Message]) -> list[str]:
+    return [reply.metadata.reply_to_message_id for reply in replies]
+
+
+def test_all_replies_are_collected() -> None:
     grid = Grid("127.0.0.1:1", insecure=True, token="token")
-    replies = grid.send_and_receive(Message(RecordDict(), node, MessageType.QUERY) for node in (11, 12))
-    assert [(reply.metadata.src_node_id, reply.error.reason) for reply in replies] == [
-        (11, "SuperNode 11: Node is unavailable"),
-        (12, "SuperNode 12: Node is unavailable"),
-    ]
+    assert answered(grid.wait_for_replies(["m1", "m2"], None)) == ["m1", "m2"]
+
+
+def test_a_reply_that_does_not_come_is_waited_for_until_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_grid, "STOCK_POLL_SECONDS", 0.01)
+    grid = Grid("127.0.0.1:1", insecure=True, token="token")
+    start = time.monotonic()
+    assert answered(grid.wait_for_replies(["lost", "m1"], 0.2)) == ["m1"]
+    assert time.monotonic() - start >= 0.2
 
 
 def test_a_grid_connects_at_its_first_call_and_again_after_close(monkeypatch: Any) -> None:
@@ -60,8 +69,8 @@ def test_an_object_is_read_from_its_file_and_pulled_only_if_it_has_none(tmp_path
             self.asked.append(request.object_id)
             return PullObjectResponse(object_found=True)
 
-    monkeypatch.setattr("bouquet.flower.server_app_process.RuntimeStub", Stub)
-    monkeypatch.setattr("bouquet.flower.server_app_process.wrap_stub", lambda stub, retries: None)
+    monkeypatch.setattr("bouquet.flower.waiting_grid.RuntimeStub", Stub)
+    monkeypatch.setattr("bouquet.flower.waiting_grid.wrap_stub", lambda stub, retries: None)
     files = MessageFiles(tmp_path)
     files.write("object", "here", b"content")
     stub: Any = WaitingGrid("127.0.0.1:1", insecure=True, token="token", objects=files)._stub
