@@ -20,7 +20,8 @@ def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         monkeypatch.delenv(name)
     for name in ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"):
         monkeypatch.setenv(name, "original")  # so that monkeypatch restores what the entry point sets
-    for name in (*supernode.THREAD_VARIABLES, "TF_FORCE_GPU_ALLOW_GROWTH"):
+    jax = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")
+    for name in (*supernode.THREAD_VARIABLES, "TF_FORCE_GPU_ALLOW_GROWTH", *jax):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("BOUQUET_LEASE_DIR", str(tmp_path / "leases"))
     monkeypatch.setenv("INSECURE", "1")  # so there is no key to wait for
