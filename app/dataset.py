@@ -1,14 +1,12 @@
-"""The dataset of a run: chosen once, in the ServerApp, and passed to every node in the message's config.
+"""The dataset of a run: chosen once, in the ServerApp, and named in every message, so that all nodes read the same.
 
 The first of these that exists:
 
 1. the folder in the environment variable ``BOUQUET_DATASET``,
 2. the run-config's ``dataset``, if it is a folder,
 3. the run-config's ``dataset`` on the hub,
-4. the run-config's ``dataset`` in the hub client's local cache,
+4. the run-config's ``dataset`` in the local Hugging Face cache,
 5. for CIFAR-10 only, the sample in the repository (``BOUQUET_DATASET_FALLBACK``).
-
-On a node whose node config has a ``dataset``, that folder is used instead.
 """
 
 from __future__ import annotations
@@ -20,21 +18,19 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from logging import INFO
 from pathlib import Path
-from typing import Literal
 
-from app.exceptions import SettingError
+from flwr.common import log
 
-HUB_DEFAULT = "uoft-cs/cifar10"
-SAMPLE = "sample"
-"""Name of the shipped sample in a message; its path differs between machines."""
+from app.run_config import SettingError
 
-COLUMNS = {"img", "label"}
+CIFAR10, SAMPLE = "uoft-cs/cifar10", "sample"
 PROBE_SECONDS = 5.0
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_HINT = "give a folder in the layout of uoft-cs/cifar10: --run-config 'dataset=\"/path/to/folder\"'"
+_HINT = f"give a folder in the layout of {CIFAR10}: --run-config 'dataset=\"/path/to/folder\"'"
 
 
 @dataclass(frozen=True)
@@ -42,30 +38,22 @@ class Dataset:
     """A dataset that was found.
 
     Attributes:
-        name: The name sent to nodes: a name on the hub, an absolute path, or `SAMPLE`.
-        source: Where it comes from.
-        revision: The commit on the hub that every node reads; empty if it is unknown.
+        name: A name on the hub, an absolute path, or `SAMPLE`, whose path differs between machines.
+        revision: The commit on the hub that every node reads; empty for a folder.
         folder: Its folder on this machine; None for a dataset on the hub.
         setting: The setting that selected it, for error messages.
-        note: The reason for the choice, for the log; empty if it is obvious.
     """
 
     name: str
-    source: Literal["hub", "path", "sample"]
     revision: str = ""
     folder: Path | None = None
     setting: str = "dataset"
-    note: str = ""
-
-    def __str__(self) -> str:
-        """Return the name and, in brackets, the source and the note, for the run's log."""
-        return f"{self.name} ({self.source}{', ' + self.note if self.note else ''})"
 
     def fingerprint(self) -> str:
-        """Return a string that changes when the data changes; empty if that cannot be known without loading the data.
+        """Return a string that changes with the data; empty if only loading the data would tell.
 
-        For a folder it is a hash of the names, sizes and modification times of its files. Reading the files would take
-        longer than the caches save.
+        For a folder: a hash of its files' names, sizes and times. Reading the files would take longer than a cache
+        saves.
         """
         if self.folder is None:
             return f"{self.name}@{self.revision}" if self.revision else ""
@@ -75,172 +63,120 @@ class Dataset:
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
     def files(self, split: str) -> list[Path]:
-        """Return the parquet files of a split, sorted by path; the dataset must be a folder.
-
-        Args:
-            split: Name of the split: ``train`` or ``test``.
-
-        Raises:
-            SettingError: The folder has no files of this split.
-        """
+        """Return the folder's parquet files of a split, ``train`` or ``test``; raise a `SettingError` for none."""
         files = sorted(self.folder.rglob(f"{split}-*.parquet")) if self.folder else []
         if not files:
             raise self.problem(f"the folder has no {split}-*.parquet")
         return files
+
+    def check(self, columns: Iterable[str], num_images: int = 0, num_partitions: int = 0) -> None:
+        """Raise a `SettingError` if a column is missing, or a partition cannot have an image for training and testing."""
+        if missing := sorted({"img", "label"} - set(columns)):
+            raise self.problem(f"has no column {' and no column '.join(missing)}, only {', '.join(sorted(columns))}")
+        if num_images < 2 * num_partitions:
+            problem = f"has {num_images} train images for {num_partitions} nodes, and each needs at least 2"
+            raise self.problem(problem, "give a larger dataset or fewer SuperNodes")
+
+    def check_files(self, num_partitions: int, *, test_split: bool) -> None:
+        """Check a folder before the run, by the footers of its parquet files; a dataset on the hub is not checked."""
+        if self.folder is None:
+            return
+        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to import
+
+        for split in ("train", "test")[: 1 + test_split]:
+            num_images = 0
+            for file in self.files(split):
+                try:
+                    footer = parquet.read_metadata(file)
+                except (ArrowException, OSError) as error:
+                    raise self.problem(f"{file.name} cannot be read ({error})") from error
+                self.check(footer.schema.to_arrow_schema().names)
+                num_images += footer.num_rows
+            self.check({"img", "label"}, num_images, num_partitions if split == "train" else 0)
 
     def problem(self, what: str, hint: str = _HINT) -> SettingError:
         """Return the error that names this dataset, what is wrong with it, and the fix."""
         return SettingError(self.setting, self.folder or self.name, what, hint)
 
 
-def choose(run_config_dataset: str, environ: Mapping[str, str] = os.environ) -> Dataset:
-    """Return the run's dataset; called in the ServerApp.
-
-    Args:
-        run_config_dataset: The run-config's ``dataset``.
-        environ: The environment.
+def choose(name: str) -> Dataset:
+    """Return the run's dataset, and log the choice; called in the ServerApp.
 
     Raises:
         SettingError: A folder does not exist, or neither the hub, nor its cache, nor the fallback has the dataset.
     """
-    if forced := environ.get("BOUQUET_DATASET"):
-        return _folder(forced, "BOUQUET_DATASET")
-    if Path(run_config_dataset).expanduser().is_dir():
-        return _folder(run_config_dataset, "dataset")
-    if not _HUB_NAME.fullmatch(run_config_dataset):
-        return _folder(run_config_dataset, "dataset")  # raises: this can only be a folder, and it does not exist
-    reply = _ask_hub(run_config_dataset, environ)
-    if reply.revision is not None:
-        return Dataset(run_config_dataset, "hub", reply.revision)
-    if (revision := _cached_revision(run_config_dataset, environ)) is not None:
-        return Dataset(run_config_dataset, "hub", revision, note="from the local cache")
-    fallback = environ.get("BOUQUET_DATASET_FALLBACK")
-    if fallback and run_config_dataset == HUB_DEFAULT:
-        note = "10,000 train and 2,000 test images of CIFAR-10, because " + reply.problem
-        folder = _folder(fallback, "BOUQUET_DATASET_FALLBACK").folder
-        return Dataset(SAMPLE, "sample", folder=folder, setting="BOUQUET_DATASET_FALLBACK", note=note)
-    raise SettingError("dataset", run_config_dataset, f"is not a folder here, and {reply.problem}", _HINT)
+    dataset, note = _choose(name)
+    log(INFO, "Dataset: %s (%s)", dataset.name, note)
+    return dataset
 
 
-def on_node(
-    name: str, revision: str, node_config_dataset: str | None, environ: Mapping[str, str] = os.environ
-) -> Dataset:
-    """Return this node's copy of the dataset that a message names.
-
-    Args:
-        name: `Dataset.name` as the ServerApp sent it.
-        revision: `Dataset.revision` as the ServerApp sent it.
-        node_config_dataset: The path in the node's own config; it takes precedence over `name`.
-        environ: The environment.
+def on_node(name: str, revision: str, own: str | None) -> Dataset:
+    """Return this node's copy of the dataset that a message names, or the node's own, from its node config.
 
     Raises:
         SettingError: The folder does not exist on this node.
     """
-    if node_config_dataset:
-        return _folder(node_config_dataset, "node-config dataset")
+    if own:
+        return _folder(own, "node-config dataset")
     if name == SAMPLE:
-        fallback = environ.get("BOUQUET_DATASET_FALLBACK")
-        if not fallback:
-            hint = "set it to the folder of the shipped sample, or give the node its own dataset in its node config"
-            raise SettingError("BOUQUET_DATASET_FALLBACK", "", "this node does not have the sample", hint)
-        folder = _folder(fallback, "BOUQUET_DATASET_FALLBACK").folder
-        return Dataset(SAMPLE, "sample", folder=folder, setting="BOUQUET_DATASET_FALLBACK")
-    if Path(name).is_absolute() or Path(name).is_dir():
-        return _folder(name, "dataset")
-    return Dataset(name, "hub", revision)
+        return _folder(os.environ.get("BOUQUET_DATASET_FALLBACK", ""), "BOUQUET_DATASET_FALLBACK", SAMPLE)
+    return _folder(name, "dataset") if Path(name).is_absolute() else Dataset(name, revision)
 
 
-def check(dataset: Dataset, *, num_partitions: int, test_split: bool) -> None:
-    """Check a folder's columns and number of images; this reads only the footers of its parquet files.
-
-    Args:
-        dataset: The dataset; one on the hub is not checked.
-        num_partitions: Number of nodes that the train split must be large enough for.
-        test_split: Whether the run needs a test split.
-
-    Raises:
-        SettingError: The folder is too small for `num_partitions` nodes, lacks a column, a file or the test split, or
-            cannot be read.
-    """
-    if dataset.folder is None:
-        return
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to import
-
-    for split in ["train", "test"] if test_split else ["train"]:
-        images = 0
-        for file in dataset.files(split):
-            try:
-                footer = parquet.read_metadata(file)
-            except (ArrowException, OSError) as error:
-                raise dataset.problem(f"{file.name} cannot be read ({error})") from error
-            check_columns(dataset, set(footer.schema.to_arrow_schema().names))
-            images += footer.num_rows
-        check_size(dataset, images, num_partitions if split == "train" else 0)
+def _choose(name: str) -> tuple[Dataset, str]:
+    if forced := os.environ.get("BOUQUET_DATASET"):
+        return _folder(forced, "BOUQUET_DATASET"), "from DATASET"
+    if Path(name).expanduser().is_dir() or not _HUB_NAME.fullmatch(name):
+        return _folder(name, "dataset"), "a folder"
+    revision, problem = _ask_hub(name)
+    if revision:
+        return Dataset(name, revision), "from the hub"
+    if revision := _cached_revision(name):
+        return Dataset(name, revision), "from the local cache"
+    if name == CIFAR10 and (sample := os.environ.get("BOUQUET_DATASET_FALLBACK")):
+        note = f"10,000 train and 2,000 test images of CIFAR-10, because {problem}"
+        return _folder(sample, "BOUQUET_DATASET_FALLBACK", SAMPLE), note
+    raise SettingError("dataset", name, f"is not a folder here, and {problem}", _HINT)
 
 
-def check_columns(dataset: Dataset, columns: set[str]) -> None:
-    """Raise a `SettingError` if the column ``img`` or ``label`` is missing."""
-    if missing := sorted(COLUMNS - columns):
-        has = ", ".join(sorted(columns))
-        raise dataset.problem(f"has no column {' and no column '.join(missing)}, only {has}")
-
-
-def check_size(dataset: Dataset, images: int, num_partitions: int) -> None:
-    """Raise a `SettingError` if there are fewer than two images per node: one to train on and one to evaluate on."""
-    if images < 2 * num_partitions:
-        raise dataset.problem(
-            f"has {images} train images for {num_partitions} nodes, and each needs at least 2",
-            "give a larger dataset or fewer SuperNodes",
-        )
-
-
-def _folder(path: str, setting: str) -> Dataset:
+def _folder(path: str, setting: str, name: str = "") -> Dataset:
     folder = Path(path).expanduser()
-    if not folder.is_dir():
+    if not path or not folder.is_dir():
         raise SettingError(setting, path, "no such folder", _HINT)
-    return Dataset(str(folder.resolve()), "path", folder=folder.resolve(), setting=setting)
+    return Dataset(name or str(folder.resolve()), folder=folder.resolve(), setting=setting)
 
 
-@dataclass(frozen=True)
-class _HubReply:
-    revision: str | None
-    problem: str = ""
-
-
-def _ask_hub(name: str, environ: Mapping[str, str]) -> _HubReply:
-    """Return the dataset's commit on the hub, or why it is unknown, within `PROBE_SECONDS`."""
-    if environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        return _HubReply(None, "HF_HUB_OFFLINE is set")
-    endpoint = environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    replies: list[_HubReply] = []
+def _ask_hub(name: str) -> tuple[str, str]:
+    """Return the dataset's commit on the hub, or else an empty string and the reason, within `PROBE_SECONDS`."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return "", "HF_HUB_OFFLINE is set"
+    url = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/api/datasets/{name}"
+    answers: list[tuple[str, str]] = []
     # In a thread, because a socket's timeout does not cover the DNS lookup.
-    request = threading.Thread(
-        target=lambda: replies.append(_get_revision(f"{endpoint}/api/datasets/{name}")), daemon=True
-    )
+    request = threading.Thread(target=lambda: answers.append(_get_revision(url)), daemon=True)
     request.start()
     request.join(PROBE_SECONDS)
-    return replies[0] if replies else _HubReply(None, f"the hub does not answer within {PROBE_SECONDS:g} s")
+    return answers[0] if answers else ("", f"the hub does not answer within {PROBE_SECONDS:g} s")
 
 
-def _get_revision(url: str) -> _HubReply:
+def _get_revision(url: str) -> tuple[str, str]:
     try:
         with urllib.request.urlopen(url, timeout=PROBE_SECONDS) as response:  # noqa: S310  # the user's endpoint
-            return _HubReply(str(json.load(response)["sha"]))
+            return str(json.load(response)["sha"]), ""
     except urllib.error.HTTPError as error:
-        if error.headers.get("X-Error-Code"):  # the hub sent this; without the header, a proxy did
-            return _HubReply(None, f"the hub has no such dataset (HTTP {error.code})")
-        return _HubReply(None, f"the hub does not answer (HTTP {error.code})")
+        # The hub sends this header; a proxy does not.
+        what = "has no such dataset" if error.headers.get("X-Error-Code") else "does not answer"
+        return "", f"the hub {what} (HTTP {error.code})"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return _HubReply(None, f"the hub does not answer ({getattr(error, 'reason', error)})")
+        return "", f"the hub does not answer ({getattr(error, 'reason', error)})"
 
 
-def _cached_revision(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return the dataset's commit in the hub client's cache; None if it is not cached."""
-    home = Path(environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-    ref = cache / f"datasets--{name.replace('/', '--')}" / "refs" / "main"
-    try:
-        revision = ref.read_text().strip()
-    except OSError:
-        return None
-    return revision if (ref.parents[1] / "snapshots" / revision).is_dir() else None
+def _cached_revision(name: str) -> str:
+    """Return the commit in the cache of the hub's client or of `datasets`; empty if the dataset is not cached."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    files = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"datasets--{name.replace('/', '--')}"
+    loaded = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")) / name.replace("/", "___")
+    main = files / "refs" / "main"
+    if main.is_file() and (files / "snapshots" / main.read_text().strip()).is_dir():
+        return main.read_text().strip()
+    return next((path.parent.name for path in sorted(loaded.glob("*/*/*/dataset_info.json"))), "")
