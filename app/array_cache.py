@@ -1,15 +1,11 @@
-"""An on-disk cache of arrays, shared by processes: one `.npz` file for each entry, within a limit of bytes.
-
-An entry has the arrays, their checksums and its key, so a damaged or foreign file counts as a miss and is replaced.
-"""
-
-from __future__ import annotations
+"""An on-disk cache of arrays, shared by processes: a file for each entry, with its key, within a limit of bytes."""
 
 import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -25,23 +21,16 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[Any]]
 Key = tuple[object, ...]
 
-FORMAT = 2
-"""Version of the contents of an entry: increase it when the arrays for the same key change."""
-UNFINISHED_SECONDS = 3600.0
-"""Age at which a file that is still being written is left over from a process that was killed."""
-_ENTRY, _MAKING = re.compile(r"[0-9a-f]{32}\.npz"), ".making-"
-_EARLIER = re.compile(r"[0-9a-f]{32}|\.removing-.*")  # folders of FORMAT 1
+FORMAT = 2  # increase it when the arrays for the same key change
+UNFINISHED_SECONDS = 3600.0  # age at which a folder is left over from a process that was killed, or from FORMAT 1
+_ENTRY = re.compile(r"[0-9a-f]{32}\.npz")
+_LEFT_OVER = re.compile(r"\.(making|removing)-.*|[0-9a-f]{32}")
 
 
 def load_or_make(folder: str | Path, key: Key, make: Callable[[], Arrays], limit_bytes: int | None = None) -> Arrays:
-    """Return the arrays cached under `key`; on a miss, the arrays that `make` returns, which are then stored.
+    """Return the arrays cached under `key`, all values that they depend on; on a miss, store what `make` returns.
 
-    Args:
-        folder: The cache. If it is not writable, a warning is logged.
-        key: All values that the arrays depend on.
-        make: Makes the arrays.
-        limit_bytes: How much the cache may take; None for no limit. The entries that were not used for longest are
-            removed, but not the one that was just stored.
+    The entries that were not used for longest are removed, until the rest fits the limit. The new entry always stays.
     """
     text = json.dumps([FORMAT, *key])
     entry = Path(folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
@@ -55,33 +44,28 @@ def load_or_make(folder: str | Path, key: Key, make: Callable[[], Arrays], limit
     arrays = make()
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        making = entry.with_name(f"{_MAKING}{os.urandom(6).hex()}")
-        try:
-            with making.open("wb") as file:
-                np.savez(file, key=np.array(text), **arrays)  # type: ignore[arg-type]  # its flag `allow_pickle`
-            making.replace(entry)
-        finally:
-            making.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".making-", ignore_cleanup_errors=True) as making:
+            file = Path(making) / "entry.npz"
+            np.savez(file, key=np.array(text), **arrays)  # type: ignore[arg-type]  # its flag `allow_pickle`
+            file.replace(entry)
         _shrink(entry, limit_bytes)
     except OSError as error:
         log(WARNING, "BOUQUET_CACHE_DIR=%s: cannot be written, continuing without the cache (%s)", folder, error)
     return arrays
 
 
-def _shrink(stored: Path, limit_bytes: int | None) -> None:
+def _shrink(new: Path, limit_bytes: int | None) -> None:
     """Remove the oldest entries above the limit, and what killed processes and earlier releases left."""
     entries = []
-    for path in stored.parent.iterdir():
+    for path in new.parent.iterdir():
         with suppress(FileNotFoundError):  # another process has removed it
             status = path.stat()
             if _ENTRY.fullmatch(path.name):
-                entries.append((path == stored, status.st_mtime, status.st_size, path))
-            elif path.name.startswith(_MAKING) and time.time() - status.st_mtime > UNFINISHED_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            elif _EARLIER.fullmatch(path.name):
+                entries.append((path == new, status.st_mtime, status.st_size, path))
+            elif _LEFT_OVER.fullmatch(path.name) and time.time() - status.st_mtime > UNFINISHED_SECONDS:
                 shutil.rmtree(path)
     total = 0
-    for is_stored, _, size, path in sorted(entries, reverse=True):
+    for is_new, _, size, path in sorted(entries, reverse=True):
         total += size
-        if limit_bytes is not None and total > limit_bytes and not is_stored:
+        if limit_bytes is not None and total > limit_bytes and not is_new:
             path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from app.dataset import on_node
+from app.run_config import PARTITIONERS
 from app.task import CLASSES, Images, Labels, load_data
 from app.trainer import trainer
 
@@ -24,7 +25,7 @@ def train(msg: Message, context: Context) -> Message:
     config: dict[str, Any] = context.run_config
     instructions: Any = msg.content["config"]
     model = trainer(proximal=config["strategy"] == "fedprox")
-    model.set_weights(msg.content["arrays"].to_numpy_ndarrays())
+    model.set_weights(msg.content.array_records["arrays"].to_numpy_ndarrays())
 
     # Train the model
     loss, accuracy = model.fit(
@@ -33,14 +34,14 @@ def train(msg: Message, context: Context) -> Message:
         epochs=config["local-epochs"],
         batch_size=config["batch-size"],
         learning_rate=config["learning-rate"],
-        seed=[config["seed"], instructions["server-round"], context.node_config["partition-id"]],
+        seed=[config["seed"], instructions["server-round"], int(context.node_config["partition-id"])],
         proximal_mu=instructions.get("proximal-mu", 0.0),
         verbose=config["verbose"],
     )
 
     # Pack and send the model weights and metrics as a message
-    metrics = {"train_loss": loss, "train_acc": accuracy, "num-examples": len(x_train)}
-    content = RecordDict({"arrays": ArrayRecord(model.get_weights()), "metrics": MetricRecord(metrics)})
+    metrics = MetricRecord({"train_loss": loss, "train_acc": accuracy, "num-examples": len(x_train)})
+    content = RecordDict({"arrays": ArrayRecord(model.get_weights()), "metrics": metrics})
     return Message(content=content, reply_to=msg)
 
 
@@ -52,14 +53,14 @@ def evaluate(msg: Message, context: Context) -> Message:
 
     # Load the model
     model = trainer(proximal=context.run_config["strategy"] == "fedprox")
-    model.set_weights(msg.content["arrays"].to_numpy_ndarrays())
+    model.set_weights(msg.content.array_records["arrays"].to_numpy_ndarrays())
 
     # Evaluate the model
     loss, accuracy = model.evaluate(x_test, y_test)
 
     # Pack and send the metrics as a message
-    metrics = {"eval_loss": loss, "eval_acc": accuracy, "num-examples": len(x_test)}
-    return Message(content=RecordDict({"metrics": MetricRecord(metrics)}), reply_to=msg)
+    metrics = MetricRecord({"eval_loss": loss, "eval_acc": accuracy, "num-examples": len(x_test)})
+    return Message(content=RecordDict({"metrics": metrics}), reply_to=msg)
 
 
 @app.query()
@@ -73,7 +74,9 @@ def count_labels(msg: Message, context: Context) -> Message:
 
 def load_local_data(msg: Message, context: Context) -> tuple[Images, Labels, Images, Labels]:
     """Return this node's partition of the dataset that the ServerApp has chosen: x_train, y_train, x_test, y_test."""
-    chosen: Any = msg.content["config"]
+    config: dict[str, Any] = context.run_config
     node: dict[str, Any] = context.node_config
+    chosen: Any = msg.content["config"]
     dataset = on_node(chosen["dataset"], chosen["dataset-revision"], node.get("dataset"))
-    return load_data(dataset, node["partition-id"], node["num-partitions"], context.run_config)
+    partitioner = (config["partitioner"], *(config[key] for key in PARTITIONERS[config["partitioner"]]))
+    return load_data(dataset, node["partition-id"], node["num-partitions"], partitioner, config["seed"])

@@ -19,31 +19,32 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Main entry point for the ServerApp."""
-    # Load config, and check it, because Flower accepts any value of any type
+    # Load config, and check it: Flower passes on any value of any type
     config: dict[str, Any] = context.run_config
     check_run_config(config)
-    central_evaluation, num_rounds = config["central-evaluation"], config["num-server-rounds"]
+    num_rounds, central_evaluation = config["num-server-rounds"], config["central-evaluation"]
 
-    # Choose the dataset, and tell all nodes which one it is
+    # Choose the dataset
     dataset = choose(config["dataset"])
+    print(f"Dataset: {dataset.name} ({dataset.note})")
+    test_data = None if central_evaluation == "off" else load_test_data(dataset)
+
+    # Let each node load its part of it, and plot what they have
     node_ids = list(grid.get_node_ids())
     check_krum(config, len(node_ids))
-    dataset.check_files(len(node_ids), test_split=central_evaluation != "off")
-    chosen = {"dataset": dataset.name, "dataset-revision": dataset.revision}
+    instructions = ConfigRecord({"dataset": dataset.name, "dataset-revision": dataset.revision})
+    plot_label_counts(count_labels(grid, node_ids, instructions), "label_counts.png")
 
     # Load initial model
     model = load_model(config["learning-rate"], config["seed"])
     arrays = ArrayRecord(model.get_weights())
 
-    # Plot how many images of each class each node has
-    plot_label_counts(count_labels(grid, node_ids, chosen), "label_counts.png")
-
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Evaluate the global model on the dataset's test split, which no node has."""
-        if server_round == 0 or (central_evaluation == "final" and server_round < num_rounds):
+        if test_data is None or server_round == 0 or (central_evaluation == "final" and server_round < num_rounds):
             return None
         trainer().set_weights(arrays.to_numpy_ndarrays())
-        loss, accuracy = trainer().evaluate(*load_test_data(dataset))
+        loss, accuracy = trainer().evaluate(*test_data)
         return MetricRecord({"eval_loss": loss, "eval_acc": accuracy})
 
     # Define and start the strategy
@@ -51,9 +52,9 @@ def main(grid: Grid, context: Context) -> None:
         grid=grid,
         initial_arrays=arrays,
         num_rounds=num_rounds,
-        train_config=ConfigRecord(dict(chosen)),
-        evaluate_config=ConfigRecord(dict(chosen)),
-        evaluate_fn=evaluate if central_evaluation != "off" else None,
+        train_config=instructions.copy(),
+        evaluate_config=instructions.copy(),
+        evaluate_fn=evaluate if test_data else None,
     )
 
     # Save the final model
@@ -65,22 +66,19 @@ def main(grid: Grid, context: Context) -> None:
 def create_strategy(config: dict[str, Any]) -> FedAvg:
     """Return the strategy that the run-config names, with its parameters."""
     strategy, keys = STRATEGIES[config["strategy"]]
-    parameters = {key.replace("-", "_"): config[key] for key in keys if config[key] != DEFAULT}
-    # One node is enough: a fleet that shrinks goes on with the nodes that remain
-    minimum = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
-    return strategy(fraction_train=config["fraction-train"], **minimum, **parameters)
+    options: dict[str, Any] = {key.replace("-", "_"): config[key] for key in keys if config[key] != DEFAULT}
+    # One node is enough, so that a fleet of one trains, and one that shrinks continues
+    options |= {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
+    return strategy(fraction_train=config["fraction-train"], **options)
 
 
-def count_labels(grid: Grid, node_ids: list[int], chosen: dict[str, Any]) -> dict[int, list[int]]:
-    """Return the number of images of each class that each node has, by partition-id.
-
-    Raises:
-        RuntimeError: No node can load its data.
-    """
-    content = RecordDict({"config": ConfigRecord(chosen)})
-    replies = list(grid.send_and_receive([Message(content, node_id, MessageType.QUERY) for node_id in node_ids]))
-    errors = [reply.error.reason for reply in replies if reply.has_error()]
-    if errors and len(errors) == len(replies):
-        raise RuntimeError(f"no node can load its data: {errors[0]}")
-    counts: list[Any] = [reply.content["metrics"] for reply in replies if not reply.has_error()]
-    return {node["partition-id"]: node["label-counts"] for node in counts}
+def count_labels(grid: Grid, node_ids: list[int], instructions: ConfigRecord) -> dict[int, list[int]]:
+    """Return each node's number of images of each class, by partition-id; raise a `RuntimeError` if no node has any."""
+    content = RecordDict({"config": instructions})
+    messages = [Message(content, node_id, MessageType.QUERY) for node_id in node_ids]
+    replies = list(grid.send_and_receive(messages))
+    reasons = [str(reply.error.reason) for reply in replies if reply.has_error()]
+    if reasons and len(reasons) == len(replies):
+        raise RuntimeError(f"no node can load its data: {reasons[0].partition('\n')[0]}")
+    nodes: list[Any] = [reply.content["metrics"] for reply in replies if not reply.has_error()]
+    return {node["partition-id"]: node["label-counts"] for node in nodes}

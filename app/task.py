@@ -1,10 +1,8 @@
 """The model and the data."""
 
-from __future__ import annotations
-
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -13,21 +11,18 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from app import array_cache
+from app.array_cache import Arrays, load_or_make
 from app.dataset import Dataset
-from app.run_config import PARTITIONERS, SettingError
+from app.run_config import SettingError
 
-IMAGE_SIZE, CLASSES = (32, 32), 10
-DEFAULT_CACHE_GIB = "5"
-"""Where nothing sets `BOUQUET_CACHE_GIB`: CIFAR-10 partitioned in 29 ways."""
-Images = NDArray[np.uint8]
-"""Shape (n, 32, 32, 3), values 0 to 255; the trainer scales them to float32 in [0, 1], batch by batch."""
-Labels = NDArray[np.uint8]
-"""Shape (n,), values 0 to 9."""
+Images = NDArray[np.uint8]  # shape (n, 32, 32, 3), values 0 to 255; the trainer scales a batch at a time
+Labels = NDArray[np.uint8]  # shape (n,), values 0 to 9
+Partitioner = tuple[str | float, ...]  # its name and its parameters
+CLASSES = 10
 
 
 def load_model(learning_rate: float, seed: int) -> keras.Model:
-    """Return a simple CNN for CIFAR-10, compiled; the same seed gives the same initial weights."""
+    """Define a simple CNN for CIFAR-10 and set Adam optimizer; the same seed gives the same initial weights."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
@@ -50,116 +45,98 @@ def load_model(learning_rate: float, seed: int) -> keras.Model:
     return model
 
 
+@lru_cache(maxsize=32)  # in Flower's simulation, a process serves many nodes
 def load_data(
-    dataset: Dataset, partition_id: int, num_partitions: int, run_config: Mapping[str, Any]
+    dataset: Dataset, partition_id: int, num_partitions: int, partitioner: Partitioner, seed: int
 ) -> tuple[Images, Labels, Images, Labels]:
-    """Return a partition of the train split: x_train, y_train, x_test, y_test; the same in every process.
+    """Return a partition, 80% train and 20% test: x_train, y_train, x_test, y_test; a `SettingError` says why not.
 
-    It is divided into 80 % train and 20 % test images by the run-config's seed, so no image is ever in both.
-
-    Raises:
-        SettingError: The dataset cannot be read or is unsuitable, or cannot be partitioned in this way.
+    It is the same on every message and in every process, so no image is ever both trained on and tested.
     """
-    partitioner = run_config["partitioner"]
-    parameters = tuple(run_config[key] for key in PARTITIONERS[partitioner])
-    seed = run_config["seed"]
-    return _load_partition(dataset, dataset.fingerprint(), partitioner, parameters, num_partitions, partition_id, seed)
+
+    def read() -> Arrays:
+        federated = _open_dataset(dataset, num_partitions, partitioner, seed)
+        try:
+            partition = federated.load_partition(partition_id)
+            if len(partition) == 1:
+                raise ValueError(f"partition {partition_id} has only one image")
+        except ValueError as error:  # there is no such division of these images
+            hint = "give other parameters, a larger dataset or fewer SuperNodes"
+            raise SettingError("partitioner", " ".join(map(str, partitioner)), str(error), hint) from error
+        x, y = _decode(dataset, partition)
+        order = np.random.default_rng([seed, partition_id]).permutation(len(y))
+        cut = min(max(round(len(y) * 0.8), 1), len(y) - 1)  # at least one image in each
+        train, test = order[:cut], order[cut:]
+        return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
+
+    arrays = _cached(dataset, (*partitioner, num_partitions, partition_id, seed), read)
+    return arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"]
 
 
 @lru_cache(maxsize=1)
 def load_test_data(dataset: Dataset) -> tuple[Images, Labels]:
-    """Return the dataset's own test split, which is not part of any partition; raise a `SettingError` without one."""
+    """Return the dataset's own test split, which is not part of any partition: x_test, y_test."""
 
-    def read() -> array_cache.Arrays:
-        federated = _open(dataset, dataset.fingerprint(), "iid", (), num_partitions=1, seed=0, splits=("train", "test"))
-        x, y = _decode(dataset, federated.load_split("test"))
-        return {"x": x, "y": y}
+    def read() -> Arrays:
+        federated = _open_dataset(dataset, 1, ("iid",), 0)
+        return dict(zip("xy", _decode(dataset, _load_split(dataset, federated, "test")), strict=True))
 
-    arrays = _on_disk((dataset.fingerprint(), dataset.name, "test split"), read)
+    arrays = _cached(dataset, ("test split",), read)
     return arrays["x"], arrays["y"]
 
 
-@lru_cache(maxsize=32)  # in Flower's simulation, a process serves many nodes
-def _load_partition(
-    dataset: Dataset, fingerprint: str, partitioner: str, parameters: Any, num_partitions: int, number: int, seed: int
-) -> tuple[Images, Labels, Images, Labels]:
-    def read() -> array_cache.Arrays:
-        federated = _open(dataset, fingerprint, partitioner, parameters, num_partitions, seed)
-        try:
-            partition = federated.load_partition(number)
-        except ValueError as error:
-            hint = "choose other parameters, a larger dataset or fewer SuperNodes"
-            raise SettingError("partitioner", partitioner, f"partition {number}: {error}", hint) from error
-        x, y = _decode(dataset, partition)
-        if len(y) < 2:  # noqa: PLR2004
-            raise dataset.problem(f"gives partition {number} only {len(y)} image", "choose another partitioner")
-        order = np.random.default_rng([seed, number]).permutation(len(y))
-        cut = min(max(round(len(y) * 0.8), 1), len(y) - 1)
-        train, test = order[:cut], order[cut:]
-        return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
-
-    arrays = _on_disk((fingerprint, dataset.name, partitioner, *parameters, num_partitions, number, seed), read)
-    return arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"]
-
-
-def _on_disk(key: array_cache.Key, read: Callable[[], array_cache.Arrays]) -> array_cache.Arrays:
-    """Return the arrays from the cache in ``BOUQUET_CACHE_DIR``: decoding CIFAR-10 takes longer than training on it."""
-    folder, fingerprint = os.environ.get("BOUQUET_CACHE_DIR"), key[0]
-    if not folder or not fingerprint:  # without a fingerprint, changed data would go unnoticed
+def _cached(dataset: Dataset, key: Partitioner, read: Callable[[], Arrays]) -> Arrays:
+    """Return the arrays from the cache in ``BOUQUET_CACHE_DIR``: decoding takes longer than training."""
+    folder, limit = os.environ.get("BOUQUET_CACHE_DIR"), os.environ.get("BOUQUET_CACHE_GIB") or "5"
+    if not folder or not dataset.revision:  # without a revision, changed data would go unnoticed
         return read()
-    limit = os.environ.get("BOUQUET_CACHE_GIB") or DEFAULT_CACHE_GIB
     if not limit.isdecimal():
         raise SettingError("PARTITION_CACHE_GIB", limit, "not a whole number", "give GiB, or 0 for no limit")
-    return array_cache.load_or_make(folder, key, read, int(limit) * 1024**3 or None)
+    return load_or_make(folder, (dataset.name, dataset.revision, *key), read, int(limit) * 1024**3 or None)
 
 
 @lru_cache(maxsize=2)
-def _open(
-    dataset: Dataset,
-    _fingerprint: str,
-    partitioner: str,
-    parameters: Any,
-    num_partitions: int,
-    seed: int,
-    splits: tuple[str, ...] = ("train",),
-) -> Any:
-    """Return the `FederatedDataset`."""
-    # Not at the top: importing them takes seconds, which a hit in the cache saves.
+def _open_dataset(dataset: Dataset, num_partitions: int, partitioner: Partitioner, seed: int) -> Any:
+    """Return the `FederatedDataset`. Importing its package takes seconds, which a hit in the cache saves."""
     from flwr_datasets import FederatedDataset  # noqa: PLC0415
-    from flwr_datasets.partitioner import (  # noqa: PLC0415
-        DirichletPartitioner,
-        IidPartitioner,
-        PathologicalPartitioner,
-    )
+    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, PathologicalPartitioner  # noqa: PLC0415
 
+    division: Any = IidPartitioner(num_partitions)
+    if partitioner[0] == "dirichlet":
+        division = DirichletPartitioner(num_partitions, "label", *partitioner[1:], seed=seed)
+    elif partitioner[0] == "pathological":
+        division = PathologicalPartitioner(num_partitions, "label", *partitioner[1:], seed=seed)
     name, options = dataset.name, dict[str, Any](revision=dataset.revision or None)
     if dataset.folder is not None:
         # Named by its files: if it were named by its folder, `datasets` would use a cached copy after the files change.
-        name, options = "parquet", {"data_files": {split: [*map(str, dataset.files(split))] for split in splits}}
-    division = {
-        "iid": lambda: IidPartitioner(num_partitions),
-        "dirichlet": lambda: DirichletPartitioner(num_partitions, "label", *parameters, seed=seed),
-        "pathological": lambda: PathologicalPartitioner(num_partitions, "label", *parameters, seed=seed),
-    }[partitioner]()
+        name, options = "parquet", {"data_files": dataset.files(dataset.folder)}
     federated = FederatedDataset(dataset=name, partitioners={"train": division}, seed=seed, **options)
-    try:
-        train = federated.load_split("train")
-    except Exception as error:
-        raise dataset.problem(f"cannot be read ({type(error).__name__}: {error})".replace("\n", " ")) from error
-    dataset.check(train.column_names, len(train), num_partitions)
+    train = _load_split(dataset, federated, "train")
+    if missing := sorted({"img", "label"} - {*train.column_names}):
+        raise dataset.problem(f"has no column {' and '.join(missing)}, only {', '.join(sorted(train.column_names))}")
+    if len(train) < 2 * num_partitions:
+        problem = f"has {len(train)} train images for {num_partitions} nodes, and each needs at least 2"
+        raise dataset.problem(problem, "give a larger dataset or fewer SuperNodes")
     return federated
 
 
+def _load_split(dataset: Dataset, federated: Any, split: str) -> Any:
+    try:
+        return federated.load_split(split)
+    except Exception as error:
+        raise dataset.problem(f"its {split} split cannot be read ({type(error).__name__}: {error})") from error
+
+
 def _decode(dataset: Dataset, rows: Any) -> tuple[Images, Labels]:
-    """Return the images and labels of a `datasets.Dataset`; Pillow needs a third of the time of its own decoder."""
+    """Return a `datasets.Dataset` as arrays; Pillow needs a third of the time of its own decoder."""
     from datasets import Image  # noqa: PLC0415
     from PIL import Image as Pillow  # noqa: PLC0415
 
     encoded = rows.cast_column("img", Image(decode=False)).with_format(None)
-    images = np.empty((len(rows), *IMAGE_SIZE, 3), np.uint8)
+    images = np.empty((len(rows), 32, 32, 3), np.uint8)
     for number, cell in enumerate(encoded["img"]):
         with Pillow.open(io.BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as image:
-            if image.size != IMAGE_SIZE:
+            if image.size != (32, 32):
                 raise dataset.problem(f"image {number} is {image.width}x{image.height}, but the model takes 32x32")
             images[number] = np.asarray(image.convert("RGB"))
     labels = np.asarray(encoded["label"], np.int64)
