@@ -77,8 +77,8 @@ def count_labels(grid: Grid, node_ids: list[int], instructions: ConfigRecord) ->
     content = RecordDict({"config": instructions})
     messages = [Message(content, node_id, MessageType.QUERY) for node_id in node_ids]
     replies = list(grid.send_and_receive(messages))
-    reasons = [str(reply.error.reason) for reply in replies if reply.has_error()]
+    reasons = [str(reply.error.reason).partition("\n")[0] for reply in replies if reply.has_error()]
     if reasons and len(reasons) == len(replies):
-        raise RuntimeError(f"no node can load its data: {reasons[0].partition('\n')[0]}")
+        raise RuntimeError(f"no node can load its data: {reasons[0]}")
     nodes: list[Any] = [reply.content["metrics"] for reply in replies if not reply.has_error()]
     return {node["partition-id"]: node["label-counts"] for node in nodes}
