@@ -227,7 +227,7 @@ HELP = {
     "bundle": CommandHelp(
         "write an app and all that it needs into one file",
         "Write one file with the app, its images, the list of its packages and perhaps a dataset, for a machine that\n"
-        "has Docker and no network. There: tar -xf FILE, then ./run in its folder. In a checkout: bouquet run FILE.\n"
+        "has Docker and no network. There: tar -xf FILE and ./run in the new folder; in a checkout: bouquet run FILE\n"
         "Settings of the app, such as SUPERNODES and SUPERNODE_MEMORY, go into the bundle.",
         ("APP", "SUPERNODES", "GPUS", "BASE_IMAGE", "TAG"),
         "bouquet bundle path/to/app\nbouquet bundle path/to/app --dataset hf-cache --output /media/stick/app.tar",
