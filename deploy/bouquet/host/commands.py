@@ -26,7 +26,7 @@ from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
 from bouquet.host.overrides import check_overrides
-from bouquet.host.packages.package_list import package_list
+from bouquet.host.packages.package_list import UNKNOWN, image_tag, package_list
 from bouquet.host.results_folder import check_results
 from bouquet.host.run import APP, NOTHING_SUBMITTED, submit, summary
 from bouquet.host.status import read_status, status_table
@@ -62,7 +62,8 @@ def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
     check_results(settings.results)
     packages = package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
     say(f"packages: {len(packages.names)} for the app in {packages.app} (list {packages.digest})")
-    for line in preflight.check_start(settings, packages.names, containers=not isinstance(fleet, ProcessFleet)):
+    with_tag = replace(settings, tag=image_tag(settings.tag, packages.digest))
+    for line in preflight.check_start(with_tag, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
     if settings.dataset:
         say(f"dataset: {settings.dataset} (DATASET)")
@@ -147,9 +148,11 @@ def _write_connection(settings: HostSettings, fleet: Fleet) -> Endpoint:
 def join_command(settings: HostSettings) -> None:
     """Enrol a SuperNode for another machine, and print the command that starts it there."""
     join.fleet_address(settings)
-    certificate = choose_fleet(settings)[0].root_certificate()
+    fleet = choose_fleet(settings)[0]
+    certificate = fleet.root_certificate()
     if certificate is not None:
-        command, summary_line = join.enrol_remote_node(settings, certificate)
+        tag = image_tag(settings.tag, fleet.packages() or UNKNOWN)
+        command, summary_line = join.enrol_remote_node(replace(settings, tag=tag), certificate)
         sys.stderr.write(f"bouquet: {summary_line}\n")
         print(command)
 
