@@ -43,7 +43,7 @@ class PackageList:
     """A requirements list with hashes: the app's packages, and Bouquet's own for every image.
 
     Attributes:
-        path: The list. Its name is `requirements.txt`. Its folder is a build context of the images.
+        path: The list. Its name is `requirements.txt`.
         digest: 12 hex digits of the SHA-256 of its content.
         names: The packages that this machine installs, with names normalized as on PyPI: `scikit-learn`.
         app: The app's folder.

@@ -79,7 +79,7 @@ def test_an_index_of_the_app_is_named_in_the_list_and_a_mirror_of_the_users_is_n
     finally:
         lab.stop()
     text = packages.path.read_text()
-    assert re.findall(r"^--.*$", text, re.MULTILINE) == [f"--extra-index-url {lab.url}/"]
+    assert re.findall(r"^--.*$", text, re.MULTILINE) == [f"--extra-index-url {lab.url}"]
     assert versions(packages)["lab-tools"] == "1.0"
     assert "secret" not in text and index.url not in text
 
