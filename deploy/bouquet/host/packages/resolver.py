@@ -81,8 +81,8 @@ def _with_indexes(compiled: str, environment: Mapping[str, str]) -> str:
     default = next((environment[name] for name in names if environment.get(name)), PYPI)
     of_user = {_address(index) for index in (default, PYPI, *environment.get("UV_EXTRA_INDEX_URL", "").split())}
     lines = compiled.splitlines()
-    indexes = {line.removeprefix(INDEX_NOTE) for line in lines if line.startswith(INDEX_NOTE)}
-    others = sorted(index for index in indexes if _address(index) not in of_user)
+    indexes = {_address(line.removeprefix(INDEX_NOTE)) for line in lines if line.startswith(INDEX_NOTE)}
+    others = sorted(indexes - of_user)
     kept = (line for line in lines if not line.lstrip().startswith("#"))
     return "".join(f"{line}\n" for line in (*(f"--extra-index-url {index}" for index in others), *kept))
 
@@ -90,7 +90,7 @@ def _with_indexes(compiled: str, environment: Mapping[str, str]) -> str:
 def _address(index: str) -> str:
     """Return an index's URL without user and password."""
     parts = urlsplit(index)
-    return f"{parts.hostname}:{parts.port}{parts.path.rstrip('/')}"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/")).geturl()
 
 
 def _error(name: str, stderr: str) -> HostError:
