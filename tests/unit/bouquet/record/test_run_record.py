@@ -3,7 +3,9 @@
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,23 +72,50 @@ def test_the_status_is_interrupted_until_the_outcome_is_written(tmp_path: Path) 
     assert (written(record)["status"], written(record)["error"]) == ("completed", None)
 
 
-def test_a_run_in_progress_is_written_at_most_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The time that the record sees, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(run_record, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    yield now
+
+
+def test_a_run_in_progress_is_written_at_most_once_a_second(tmp_path: Path, clock: list[float]) -> None:
     record = record_in(tmp_path)
     record.begin()
     record.rounds.append(Round(1))
+    clock[0] += 0.9
     record.update()
     assert written(record)["rounds"] == []
-    monkeypatch.setattr(run_record, "WRITE_SECONDS", 0.0)
+    clock[0] += 0.1
     record.update()
     assert [each["round"] for each in written(record)["rounds"]] == [1]
 
 
+def test_a_record_that_takes_long_to_write_is_written_less_often(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = record_in(tmp_path)
+    writes: list[float] = []
+
+    def slow_write(name: str, content: bytes) -> None:
+        clock[0] += 0.5
+        writes.append(clock[0])
+
+    monkeypatch.setattr(record.folder, "write", slow_write)
+    for _ in range(200):
+        clock[0] += 1
+        record.update()
+    assert writes[1] - writes[0] >= 50
+    assert len(writes) == 4
+
+
 def test_a_full_disk_fails_the_run_at_its_end_and_leaves_the_last_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = record_in(tmp_path)
     record.begin()
-    monkeypatch.setattr(run_record, "WRITE_SECONDS", 0.0)
+    clock[0] += 60
     monkeypatch.setattr(os, "write", full_disk)
     record.update()
     with pytest.raises(
