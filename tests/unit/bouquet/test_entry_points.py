@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-NODE = {"env", "executor_settings", "gpu_settings", "node"}
+NODE = {"env", "executor_settings", "gpu_settings", "node", "node_config_settings"}
 """The share of a GPU depends on the executor's number of workers."""
 SUPERLINK = {"env", "run_settings", "superlink"}
 """Runs inherit its environment, so it refuses their settings if they are impossible."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.bouquet.hub_stub import make_parquet, serve_hub
+from tests.hub_stub import make_parquet, serve_hub
 
 NOWHERE = "http://127.0.0.1:9"
 """Nothing listens there."""

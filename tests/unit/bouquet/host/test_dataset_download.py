@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bouquet.settings.host import PROJECT
-from tests.unit.bouquet.hub_stub import make_parquet, serve_hub
+from tests.hub_stub import make_parquet, serve_hub
 
 
 def bouquet(*arguments: str, **environment: str) -> tuple[int, str]:
