@@ -86,7 +86,7 @@ def prepare_tensorflow(tensorflow: Any, gpu: str, limit_mib: int) -> str:
         configuration = config.LogicalDeviceConfiguration(memory_limit=limit_mib)
         config.set_logical_device_configuration(devices[0], [configuration])
     except (RuntimeError, ValueError) as error:
-        return f"no memory limit, because the app has configured or used the GPU when it was imported ({error})"
+        return f"no memory limit, because the app used it while it was imported ({error})"
     # TensorFlow refuses this call, which many apps make, for a logical device. The node's TF_FORCE_GPU_ALLOW_GROWTH
     # has turned growth on already.
     config.experimental.set_memory_growth = lambda device, enable: None

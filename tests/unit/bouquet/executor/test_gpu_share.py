@@ -119,7 +119,7 @@ def test_without_a_limit_tensorflow_is_left_as_it_is() -> None:
 
 def test_an_app_that_used_tensorflow_when_it_was_imported_runs_without_a_limit() -> None:
     outcome = prepare_tensorflow(TensorFlow("L4", used=True), "GPU 1", 716)
-    assert outcome.startswith("no memory limit, because the app has configured or used the GPU")
+    assert outcome.startswith("no memory limit, because the app used it while it was imported (Virtual devices")
 
 
 def test_a_tensorflow_for_the_cpu_is_left_alone() -> None:
