@@ -126,8 +126,8 @@ def _status(environment: dict[str, str]) -> dict[str, str]:
 
 def test_ten_virtual_nodes_train_and_leave_results(environment: dict[str, str], tmp_path: Path) -> None:
     _flwr(environment, "federation", "simulation-config", "@none/default", "local", "--num-supernodes", str(NODES))
-    config = "num-server-rounds=1 fraction-train=0.2 batch-size=64 central-evaluation='final' partitioner='dirichlet' alpha=9"
-    log = _run(environment, config)
+    config = "num-server-rounds=1 fraction-train=0.2 batch-size=64 central-evaluation='final'"
+    log = _run(environment, config + " partitioner='dirichlet' alpha=9")
     assert "configure_train: Sampled 2 nodes (out of 10)" in log, log
     assert "configure_evaluate: Sampled 10 nodes (out of 10)" in log, log
     assert "aggregate_train: Received 2 results and 0 failures" in log, log

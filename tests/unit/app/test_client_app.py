@@ -56,7 +56,7 @@ def test_evaluate_replies_with_metrics_on_the_test_images(folder: Path) -> None:
 
 
 def test_query_replies_with_the_label_counts_of_both_sets(folder: Path) -> None:
-    reply = app(message("query", folder), context()).content["metrics"]
+    reply: Any = app(message("query", folder), context()).content["metrics"]
     assert reply["partition-id"] == 1
     assert len(reply["label-counts"]) == 10
     assert sum(reply["label-counts"]) == 25

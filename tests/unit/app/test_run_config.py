@@ -110,7 +110,11 @@ def test_a_parameter_that_has_no_default_is_asked_for(key: str) -> None:
 @pytest.mark.parametrize("name", [*STRATEGIES, *PARTITIONERS])
 def test_every_strategy_and_partitioner_can_be_chosen(name: str) -> None:
     chosen: dict[str, Any] = {"strategy" if name in STRATEGIES else "partitioner": name}
-    needed = {"fedprox": {"proximal-mu": 0.1}, "dirichlet": {"alpha": 0.1}, "pathological": {"classes-per-node": 2}}
+    needed: dict[str, dict[str, Any]] = {
+        "fedprox": {"proximal-mu": 0.1},
+        "dirichlet": {"alpha": 0.1},
+        "pathological": {"classes-per-node": 2},
+    }
     check_run_config(DEFAULTS | chosen | needed.get(name, {}))
 
 

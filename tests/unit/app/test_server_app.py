@@ -52,7 +52,12 @@ def test_central_evaluation_happens_in_the_configured_rounds(
     from flwr.serverapp.strategy import FedAvg
 
     results, stock = [], FedAvg.start
-    monkeypatch.setattr(FedAvg, "start", lambda *a, **k: results.append(stock(*a, **k)) or results[0])
+
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        results.append(stock(*arguments, **options))
+        return results[0]
+
+    monkeypatch.setattr(FedAvg, "start", recorded)
     start(folder, central_evaluation=when)
     central = results[0].evaluate_metrics_serverapp
     assert list(central) == rounds
@@ -98,7 +103,7 @@ def test_an_invalid_run_config_is_rejected_before_any_file_is_written(folder: Pa
 
 
 def test_krum_is_rejected_with_too_few_nodes_that_train_in_a_round(folder: Path) -> None:
-    krum = {"strategy": "krum", "num_malicious_nodes": 1}
+    krum: dict[str, Any] = {"strategy": "krum", "num_malicious_nodes": 1}
     with pytest.raises(SettingError, match="^num-malicious-nodes=1: krum needs 5 nodes .*, but 4 of 4 do; give a larg"):
         start(folder, **krum)
     with pytest.raises(SettingError, match="but 3 of 6 do"):

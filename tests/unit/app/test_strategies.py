@@ -45,7 +45,10 @@ def train_directly(folder: Path, strategy: FedAvg, how: Any, mu: float) -> list[
             x, y, _, _ = load_data(choose(str(folder)), node, NODES, how, 42)
             model.set_weights(arrays.to_numpy_ndarrays())
             model.fit(x, y, epochs=1, batch_size=8, learning_rate=0.005, seed=[42, server_round, node], proximal_mu=mu)
-            content = {"arrays": ArrayRecord(model.get_weights()), "metrics": MetricRecord({"num-examples": len(x)})}
+            content: dict[str, Any] = {
+                "arrays": ArrayRecord(model.get_weights()),
+                "metrics": MetricRecord({"num-examples": len(x)}),
+            }
             replies.append(Message(RecordDict(content), reply_to=prepared(message)))
         aggregated, _ = strategy.aggregate_train(server_round, replies)
         assert aggregated is not None

@@ -61,7 +61,7 @@ def test_images_keep_their_labels(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "divide"),
     [
-        (("iid",), lambda n: IidPartitioner(n)),
+        (("iid",), IidPartitioner),
         (("dirichlet", 0.5), lambda n: DirichletPartitioner(n, partition_by="label", alpha=0.5, seed=7)),
         (
             ("pathological", 3),
