@@ -109,6 +109,10 @@ class NodeSession:
             self._watched_runs.add(run_id)
             threading.Thread(target=self._watch_run, args=(run_id, get_run), daemon=True).start()
 
+    def is_watched(self, run_id: int) -> bool:
+        """Return whether a run is watched, that is, whether it goes on as far as this node knows."""
+        return run_id in self._watched_runs
+
     def _watch_run(self, run_id: int, get_run: Callable[[int], Run]) -> None:
         try:
             while True:

@@ -97,14 +97,14 @@ class MessageLoop:
         )
         if run_id is not None:
             self._session.message_received()
-            self._wait_for_reply()
-            # Sends all replies in the state: one, which is complete, so that it need not wait for an object.
-            _push_messages(
-                state=self._state,
-                object_store=self._objects,
-                send=self._client.send,
-                push_object=self._client.push_object,
-            )
+            if self._wait_for_reply(run_id):
+                # Sends all replies in the state: one, which is complete, so that it need not wait for an object.
+                _push_messages(
+                    state=self._state,
+                    object_store=self._objects,
+                    send=self._client.send,
+                    push_object=self._client.push_object,
+                )
         self._session.message_answered()
         if run_id is None and (self._message_id or time.monotonic() - start < HELD_SECONDS):
             time.sleep(STOCK_PULL_SECONDS)
@@ -124,11 +124,14 @@ class MessageLoop:
         self._session.watch_run(run_id, self._client.get_run)
         return run
 
-    def _wait_for_reply(self) -> None:
+    def _wait_for_reply(self, run_id: int) -> bool:
         """Wait until a reply to the message is complete, then drop every other reply.
 
         A ClientApp that dies while it hands over its reply leaves an incomplete one; the executor then adds an error
         reply. One that dies right after it may leave a second reply to a message that is answered by then.
+
+        Returns:
+            False if the run has ended and nobody replies, because no ClientApp has pulled the message. It is dropped.
         """
         missing: dict[str, list[str]] = {}  # by reply: the objects that are not known to be here
         while True:
@@ -139,10 +142,14 @@ class MessageLoop:
                     for other in replies:
                         if other is not reply:
                             self._drop(other.metadata.message_id)
-                    return
+                    return True
             if not self._session.notifier.wait(REPLIES, notifications, REPLY_CHECK_SECONDS):
                 # Asking for messages, here for those of no run, has Flower answer for ClientApps without a heartbeat.
                 self._state.get_messages(run_ids=[])
+                if not self._session.is_watched(run_id):
+                    log(INFO, "[RUN %s] The run has ended without a reply to its last message", run_id)
+                    self._drop(self._message_id)
+                    return False
 
     def _replies(self) -> list[Message]:
         """Return all replies that are not sent yet. Flower's `get_messages` would count them as sent."""

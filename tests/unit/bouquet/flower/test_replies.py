@@ -91,6 +91,7 @@ def test_a_reply_that_is_never_all_there_is_not_waited_for_for_ever(monkeypatch:
     received = message(1)
     node = Node(received)
     node.hand_over(reply_to(received), without=1)
+    monkeypatch.setattr(node.session, "is_watched", lambda run_id: True)  # the run goes on
 
     def claim_and_fall_silent() -> None:
         (task,) = node.state.get_tasks()

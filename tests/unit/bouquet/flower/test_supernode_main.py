@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,19 @@ def test_nobody_starts_the_task_of_a_message_before_its_objects_are_here() -> No
     assert set(receiving) == {True}
     assert woken == [False]
     assert node.client.confirmed == [received.metadata.message_id]
+
+
+def test_a_message_that_nobody_has_pulled_when_its_run_ends_does_not_hold_up_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bouquet.flower.supernode_main.REPLY_CHECK_SECONDS", 0.05)
+    node = Node(message(1))
+    turn = threading.Thread(target=node.loop.turn, daemon=True)  # the fake's runs have ended when they are watched
+    turn.start()
+    turn.join(10)
+    assert not turn.is_alive()
+    assert node.client.sent == []
+    assert node.state.get_messages() == []
 
 
 def test_after_an_empty_pull_that_was_held_the_next_follows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
