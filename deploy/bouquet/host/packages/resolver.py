@@ -99,7 +99,7 @@ def _error(name: str, stderr: str) -> HostError:
         return HostError(f"the packages of {name} cannot be downloaded: {'; '.join(_causes(lines))}", NETWORK_HINT)
     text = " ".join(line for line in lines if line)
     explanation = re.sub(r"^.*?(?=\bBecause\b)", "", text)
-    reason = re.sub(r",? we can conclude that your requirements are unsatisfiable\.$", "", explanation)
+    reason = re.sub(r",? we can conclude that your requirements are unsatisfiable\.$", ", no versions fit", explanation)
     hint = "correct [project] dependencies in its pyproject.toml; for a package mirror, see docs/images.md"
     return HostError(f"the packages of {name} cannot be had: {reason[:MAX_REASON]}", hint)
 
