@@ -38,6 +38,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         "UV_CACHE_DIR": subprocess.check_output([BIN / "uv", "cache", "dir"], text=True).strip(),
         "UV_COMPILE_BYTECODE": "0",  # the test imports little
         "FLEET": "processes",
+        "APP": "tests/apps/numpy_mean",
         "SUPERNODES": "2",
         "EXECUTOR_PRELOAD": "numpy",
         "CONTROL_PORT": str(free_port()),

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from bouquet.host.bootstrap import base_image, compose_plugin
+from bouquet.host.packages.package_env import ensure_environment
+from bouquet.host.packages.package_list import package_list
+from bouquet.settings.host import HostSettings
 from tests.e2e.conftest import CONNECTION, PROJECT, TAG, Bouquet, StartFleet, printed_json
 
 PROXY = "http://127.0.0.1:9"
@@ -103,6 +106,8 @@ def test_a_run_completes_behind_proxies_which_stay_for_downloads(fleet: Bouquet)
 def test_flowers_own_processes_reach_each_other_behind_the_proxies_of_the_environment(
     start_fleet: StartFleet, tmp_path: Path
 ) -> None:
+    # Packages are downloaded without the proxy, if this machine has not installed them yet.
+    ensure_environment(package_list(PROJECT, HostSettings.read({}), gpus=False))
     proxies = {"http_proxy": PROXY, "https_proxy": PROXY, "no_proxy": "", "NO_PROXY": ""}
     with start_fleet("processes", tmp_path, SUPERNODES="1", EXECUTOR="stock", **proxies) as fleet:
         assert "UNAVAILABLE" not in fleet.process_log("supernode-0")

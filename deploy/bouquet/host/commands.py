@@ -30,7 +30,7 @@ from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
-from bouquet.host.packages.package_list import PackageList, package_list
+from bouquet.host.packages.package_list import UNKNOWN, PackageList, image_tag, package_list
 from bouquet.host.results_folder import check_results
 from bouquet.host.run import NOTHING_SUBMITTED, submit
 from bouquet.host.run_summary import check_outcome, read_metrics, summary
@@ -104,8 +104,10 @@ def up(settings: HostSettings, packages: PackageList | None = None) -> tuple[Fle
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
     packages = packages or package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+    say(f"packages: {len(packages.names)} for the app in {packages.app} (list {packages.digest})")
     refuse_other_packages(fleet, packages, settings)
-    for line in preflight.check_start(settings, packages.names, containers=not isinstance(fleet, ProcessFleet)):
+    with_tag = replace(settings, tag=packages.images or image_tag(settings.tag, packages.digest))
+    for line in preflight.check_start(with_tag, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
     if settings.dataset:
         say(f"dataset: {settings.dataset} (DATASET)")
@@ -197,9 +199,11 @@ def bundle(settings: HostSettings, output: Path | None, cache: Path | None) -> N
 def join_command(settings: HostSettings) -> None:
     """Enrol a SuperNode for another machine, and print the command that starts it there."""
     join.fleet_address(settings)
-    certificate = choose_fleet(settings)[0].root_certificate()
+    fleet = choose_fleet(settings)[0]
+    certificate = fleet.root_certificate()
     if certificate is not None:
-        command, summary_line = join.enrol_remote_node(settings, certificate)
+        tag = image_tag(settings.tag, fleet.packages() or UNKNOWN)
+        command, summary_line = join.enrol_remote_node(replace(settings, tag=tag), certificate)
         sys.stderr.write(f"bouquet: {summary_line}\n")
         print(command)
 

@@ -39,6 +39,8 @@ def downloads(environ: Mapping[str, str]) -> dict[str, str]:
         found["PIP_INDEX_URL"] = for_uv
     if for_pip and not for_uv:
         found["UV_DEFAULT_INDEX"] = for_pip
+    if extra := found.get("PIP_EXTRA_INDEX_URL") or of_pip.get("extra-index-url"):
+        found["UV_EXTRA_INDEX_URL"] = found.get("UV_EXTRA_INDEX_URL") or extra
     bundle = next((found[name] for name in CA_BUNDLE if found.get(name)), None) or of_pip.get("cert")
     if bundle:
         for name in CA_BUNDLE[:2]:

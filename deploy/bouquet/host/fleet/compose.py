@@ -20,7 +20,7 @@ from bouquet.gpu import plan as gpu
 from bouquet.host.bootstrap import base_image, compose_plugin
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.compose_files import compose_files
-from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS, UNKNOWN, PackageList, list_digest
+from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS, UNKNOWN, PackageList, image_tag, list_digest
 from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
 from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT, HostSettings
@@ -113,9 +113,8 @@ class ComposeFleet:
         os.environ["BASE_IMAGE"] = base  # read by Compose, as from .env
         yield f"images: built on {base}"
         os.environ["BOUQUET_PACKAGES"] = _into_build_context(packages)
-        if not packages.is_shipped:
-            # Each list has images of its own, so that two apps in turn need no build.
-            os.environ["TAG"] = f"{self._settings.tag}-{packages.digest}"
+        if (tag := image_tag(self._settings.tag, packages.digest)) != self._settings.tag:
+            os.environ["TAG"] = tag
         try:
             self._compose.build()
         except DockerException as error:

@@ -44,7 +44,7 @@ class PackageList:
     """A requirements list with hashes: the app's packages, and Bouquet's own for every image.
 
     Attributes:
-        path: The list. Its name is `requirements.txt`. Its folder is a build context of the images.
+        path: The list. Its name is `requirements.txt`.
         digest: 12 hex digits of the SHA-256 of its content.
         names: The packages that this machine installs, with names normalized as on PyPI: `scikit-learn`.
         app: The app's folder.
@@ -68,15 +68,21 @@ class PackageList:
         content = path.read_bytes()
         return cls(path, list_digest(content), frozenset(_names(content.decode())), app)
 
-    @property
-    def is_shipped(self) -> bool:
-        """Whether this is a list of the shipped app, which Compose uses without `bouquet`."""
-        return any(self.digest == list_digest((folder / LIST).read_bytes()) for folder in SHIPPED_LISTS)
-
 
 def list_digest(content: bytes) -> str:
     """Return the digest by which lists are told apart."""
     return hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
+
+
+def image_tag(tag: str, digest: str) -> str:
+    """Return the tag of the images with a list. Each list has images of its own, so two apps in turn need no build.
+
+    Args:
+        tag: The tag of the images of the shipped app, which Compose uses without `bouquet` (TAG).
+        digest: The list's digest.
+    """
+    shipped = [list_digest((folder / LIST).read_bytes()) for folder in SHIPPED_LISTS]
+    return tag if digest in (*shipped, UNKNOWN) else f"{tag}-{digest}"
 
 
 def package_list(app: Path, settings: HostSettings, *, gpus: bool, python: str | None = None) -> PackageList:

@@ -75,13 +75,14 @@ def _command(manifest: Path, output: Path, python: str) -> list[str]:
 
 
 def _with_indexes(compiled: str, environment: Mapping[str, str]) -> str:
-    """Replace the notes on indexes by options: uv finds the packages there again. The default index needs none."""
+    """Replace the notes on indexes by options, except for indexes in the user's settings, which need none."""
     # `downloads` has set PIP_INDEX_URL if any index is set.
     names = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
     default = next((environment[name] for name in names if environment.get(name)), PYPI)
+    of_user = {_address(index) for index in (default, PYPI, *environment.get("UV_EXTRA_INDEX_URL", "").split())}
     lines = compiled.splitlines()
-    indexes = {line.removeprefix(INDEX_NOTE) for line in lines if line.startswith(INDEX_NOTE)}
-    others = sorted(index for index in indexes if _address(index) not in (_address(default), _address(PYPI)))
+    indexes = {_address(line.removeprefix(INDEX_NOTE)) for line in lines if line.startswith(INDEX_NOTE)}
+    others = sorted(indexes - of_user)
     kept = (line for line in lines if not line.lstrip().startswith("#"))
     return "".join(f"{line}\n" for line in (*(f"--extra-index-url {index}" for index in others), *kept))
 
@@ -89,7 +90,7 @@ def _with_indexes(compiled: str, environment: Mapping[str, str]) -> str:
 def _address(index: str) -> str:
     """Return an index's URL without user and password."""
     parts = urlsplit(index)
-    return f"{parts.hostname}:{parts.port}{parts.path.rstrip('/')}"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/")).geturl()
 
 
 def _error(name: str, stderr: str) -> HostError:
@@ -98,7 +99,7 @@ def _error(name: str, stderr: str) -> HostError:
         return HostError(f"the packages of {name} cannot be downloaded: {'; '.join(_causes(lines))}", NETWORK_HINT)
     text = " ".join(line for line in lines if line)
     explanation = re.sub(r"^.*?(?=\bBecause\b)", "", text)
-    reason = re.sub(r",? we can conclude that your requirements are unsatisfiable\.$", "", explanation)
+    reason = re.sub(r",? we can conclude that your requirements are unsatisfiable\.$", ", no versions fit", explanation)
     hint = "correct [project] dependencies in its pyproject.toml; for a package mirror, see docs/images.md"
     return HostError(f"the packages of {name} cannot be had: {reason[:MAX_REASON]}", hint)
 

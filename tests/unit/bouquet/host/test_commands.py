@@ -120,3 +120,24 @@ def test_flwr_gets_its_home_without_a_tilde(given: list[HostSettings]) -> None:
 def test_the_module_runs_the_same_command() -> None:
     command = [sys.executable, "-m", "bouquet.host", "--help"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("usage: bouquet ")
+
+
+def test_an_app_that_the_fleet_cannot_run_is_refused_before_anything_is_built_or_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Untouched:
+        """A fleet that may only be asked what it is."""
+
+        def uses_gpus(self) -> bool:
+            return False
+
+        def python(self) -> str:
+            return "3.11"
+
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "new"\ndependencies = ["flwr>=1.40"]\n[tool.flwr.app.components]\nserverapp = "x:app"\n'
+    )
+    monkeypatch.setattr(commands, "choose_fleet", lambda settings: (Untouched(), "containers, because I say so"))
+    settings = HostSettings.read({"APP": str(tmp_path), "RESULTS": str(tmp_path / "results")})
+    with pytest.raises(SettingError, match=r"the app needs flwr>=1.40, and this fleet has Flower 1\.34\.0"):
+        commands.up(settings)

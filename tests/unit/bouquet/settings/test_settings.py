@@ -232,15 +232,16 @@ def test_a_tilde_in_a_path_is_the_home_and_a_relative_path_starts_at_the_checkou
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home of é"))
     monkeypatch.chdir(tmp_path)
-    names = ("RESULTS", "FLWR_HOME", "BOUQUET_HOME")
+    names = ("APP", "RESULTS", "FLWR_HOME", "BOUQUET_HOME")
     for given, expected in (("~/a b", tmp_path / "home of é" / "a b"), ("a b", PROJECT / "a b")):
         settings = HostSettings.read(dict.fromkeys(names, given))
-        assert (settings.results, settings.flower_home, settings.home) == (expected,) * 3
+        assert (settings.app, settings.results, settings.flower_home, settings.home) == (expected,) * 4
     folder, file = tmp_path / "home of é" / "data", tmp_path / "home of é" / "token"
     folder.mkdir(parents=True)
     file.touch()
     settings = HostSettings.read({"DATASET": "~/data", "CERTIFICATES": "~/data", "HF_TOKEN_FILE": "~/token"})
     assert (settings.dataset, settings.certificates.user_dir, settings.hub_token) == (folder, folder, file)
+    assert HostSettings.read({}).app == PROJECT
     assert HostSettings.read({"DATASET": "data/cifar10-sample"}).dataset == PROJECT / "data" / "cifar10-sample"
 
 

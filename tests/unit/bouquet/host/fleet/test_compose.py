@@ -149,8 +149,8 @@ def test_the_list_of_a_running_fleet_is_the_one_in_its_image() -> None:
     def find_none(source: Any, destination: str) -> None:
         raise failure(b"no such file")
 
-    running._docker.container.copy = copy_list  # type: ignore[method-assign]
-    older._docker.container.copy = find_none  # type: ignore[method-assign]
+    running._docker.container.copy = copy_list  # type: ignore[assignment, method-assign]
+    older._docker.container.copy = find_none  # type: ignore[assignment, method-assign]
     assert (running.packages(), down.packages(), older.packages()) == (SHIPPED.digest, None, UNKNOWN)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from bouquet.errors import HostError, SettingError
 from bouquet.host.packages import package_list as module
-from bouquet.host.packages.package_list import PackageList, package_list
+from bouquet.host.packages.package_list import PackageList, image_tag, package_list
 from bouquet.settings.host import PROJECT, HostSettings
 from tests.unit.bouquet.host.packages.conftest import Index, MakeApp
 
@@ -37,7 +37,7 @@ def test_a_list_has_the_apps_packages_and_bouquets_with_hashes(
     lines = packages.path.read_text().splitlines()
     assert sum("--hash=sha256:" in line for line in lines) == 4
     assert packages.digest == hashlib.sha256(packages.path.read_bytes()).hexdigest()[:12]
-    assert not packages.is_shipped
+    assert image_tag("mine", packages.digest) == f"mine-{packages.digest}"
 
 
 def test_the_same_inputs_give_the_identical_list_without_a_network(
@@ -79,15 +79,31 @@ def test_an_index_of_the_app_is_named_in_the_list_and_a_mirror_of_the_users_is_n
     finally:
         lab.stop()
     text = packages.path.read_text()
-    assert re.findall(r"^--.*$", text, re.MULTILINE) == [f"--extra-index-url {lab.url}/"]
+    assert re.findall(r"^--.*$", text, re.MULTILINE) == [f"--extra-index-url {lab.url}"]
     assert versions(packages)["lab-tools"] == "1.0"
     assert "secret" not in text and index.url not in text
+
+
+def test_a_second_index_of_the_users_is_used_and_not_in_the_list(
+    index: Index, make_app: MakeApp, settings: HostSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Index(tmp_path / "lab")
+    lab.add("lab-tools", "1.0")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", lab.url.replace("http://", "http://me:secret@"))
+    try:
+        packages = package_list(make_app("lab-tools"), settings, gpus=False)
+    finally:
+        lab.stop()
+    text = packages.path.read_text()
+    assert "lab-tools==1.0" in text
+    assert "--extra-index-url" not in text and "secret" not in text
 
 
 def test_a_package_or_version_that_does_not_exist_is_named(
     index: Index, make_app: MakeApp, settings: HostSettings
 ) -> None:
-    with pytest.raises(HostError, match=r"^the packages of my-app cannot be had: Because only numpy<=2.4.0 is avail"):
+    expected = "^the packages of my-app cannot be had: Because only numpy<=2.4.0 is available .*, no versions fit; "
+    with pytest.raises(HostError, match=expected):
         package_list(make_app("numpy>=99"), settings, gpus=False)
     with pytest.raises(
         HostError, match="Because nonesuch was not found in the package registry and my-app depends"
@@ -155,7 +171,7 @@ def test_the_shipped_app_has_its_list_in_the_checkout(
     monkeypatch.setattr(module, "resolve", lambda *_: pytest.fail("requirements/ is not in step with pyproject.toml"))
     packages = package_list(PROJECT, settings, gpus=gpus)
     assert packages.path == folder / "requirements.txt"
-    assert packages.is_shipped
+    assert image_tag("mine", packages.digest) == "mine"
     assert packages.names >= {"flwr", "keras", "matplotlib", "cryptography", "pillow", "flwr-datasets"}
     assert not packages.names & {"ray", "uv", "libclang", "pytest"}
 
