@@ -6,7 +6,7 @@ PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
 
-run: .venv/ready  ## set everything up, run the app on the fleet, show the results
+run: .venv/ready  ## set everything up, run an app on the fleet (APP=path), show the results
 up: .venv/ready  ## start the fleet, wait until it is healthy, write the connection for flwr
 down: .venv/ready  ## stop the fleet; results, state and caches stay
 logs: .venv/ready  ## follow the fleet's logs
@@ -34,7 +34,7 @@ lint: .venv/ready  ## uv.lock, ruff, mypy --strict, import-linter, hadolint, yam
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile.superlink Dockerfile.supernode
 	$(BIN)/yamllint --strict .
-	$(BIN)/shellcheck .ci/run
+	$(BIN)/shellcheck .ci/run deploy/bundle/run
 
 .venv/ready: uv.lock requirements/uv.txt
 	@PYTHONPATH=deploy "$$PYTHON" -m bouquet.host.bootstrap.environment

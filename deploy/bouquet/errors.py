@@ -4,7 +4,7 @@
     ├── SettingError        2   a setting has an impossible value
     ├── HostError           3   the machine lacks something
     ├── FleetError          4   the fleet did not come up, or went down
-    └── RunError            5   a run failed, or ended without a model
+    └── RunError            5   a run was rejected or failed
 
 The number is the exit code. Each error is one line: what is wrong, then a hint that says how to fix it.
 """
@@ -62,7 +62,7 @@ class FleetError(BouquetError):
 
 
 class RunError(BouquetError):
-    """A run failed, or ended without a model."""
+    """A run was rejected or failed."""
 
     exit_code = 5
 

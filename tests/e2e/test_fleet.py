@@ -71,7 +71,8 @@ def test_a_run_shows_its_rounds_and_leaves_its_results_to_the_user(bouquet: Bouq
     for name in ("final_model.keras", "metrics.json", "history.png"):
         assert (folder / name).stat().st_size > 0
         assert (folder / name).stat().st_uid == os.getuid()
-        assert str(folder / name) in run.stdout
+        assert f"\n  {name} " in run.stdout
+    assert f"\nresults in {folder}:\n" in run.stdout
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["status"] == "completed"
     assert metrics["dataset"]["source"] == "sample"

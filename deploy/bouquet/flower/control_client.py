@@ -1,5 +1,6 @@
-"""The SuperLink's Control API, as the commands `flwr supernode`, `flwr list`, `flwr log` and `flwr stop` use it."""
+"""The SuperLink's Control API, as the commands `flwr supernode`, `run`, `list`, `log` and `stop` of Flower use it."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,11 +8,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from flwr.common.config import parse_config_args
 from flwr.common.constant import HEARTBEAT_PATIENCE
+from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
     ListRunsRequest,
     RegisterNodeRequest,
+    StartRunRequest,
     StopRunRequest,
     StreamLogsRequest,
 )
@@ -20,6 +24,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.run_pb2 import Run
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.error import FlowerError
+from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 
 from bouquet.errors import FleetError
@@ -141,6 +146,24 @@ class ControlClient:
                 return False
             raise
         return bool(response.node_id)
+
+    def start_run(self, fab: bytes, run_config: str, seconds: float) -> int:
+        """Submit a run of an app, as `flwr run` does, and return the run's id.
+
+        Args:
+            fab: The app, as `flwr build` packs it.
+            run_config: `key=value` pairs as `flwr run --run-config` takes them; empty for none.
+            seconds: How long to wait for the answer.
+
+        Raises:
+            ControlApiError: The SuperLink rejected the run, or did not answer in time.
+        """
+        overrides = user_config_to_proto(parse_config_args([run_config] if run_config else None))
+        app = fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {}))
+        response = self._call(self._stub.StartRun, StartRunRequest(fab=app, override_config=overrides), timeout=seconds)
+        if not response.HasField("run_id"):
+            raise ControlApiError(self._address, "UNKNOWN", "the run was rejected")
+        return int(response.run_id)
 
     def find_run(self, run_id: int, seconds: float) -> KnownRun:
         """Return a run.

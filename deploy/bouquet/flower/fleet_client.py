@@ -35,6 +35,7 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.supercore.retry import RetryInvoker
 from flwr.supercore.run import Run, RunNotRunningException
 
+from bouquet.contract.partitions import NUM_PARTITIONS_HEADER, PARTITION_ID_HEADER
 from bouquet.flower.channels import open_channel
 from bouquet.flower.heartbeat import Heartbeat
 from bouquet.flower.holding import HoldClientInterceptor
@@ -43,6 +44,20 @@ from bouquet.flower.signatures import NodeKeys, SigningInterceptor
 
 class SuperLinkUnreachableError(Exception):
     """The SuperNode has given up on a call: the SuperLink could not be reached in time, or it refused the call."""
+
+
+class PartitionInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] # grpc has no types
+    """Sends the node's partition-id in the metadata of each call. A stock SuperLink ignores it."""
+
+    def __init__(self, partition_id: int) -> None:
+        self._header = (PARTITION_ID_HEADER, str(partition_id))
+
+    def intercept_unary_unary(
+        self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
+    ) -> Any:
+        """Add the partition-id to the metadata of one call."""
+        metadata = (*(client_call_details.metadata or ()), self._header)
+        return continuation(client_call_details._replace(metadata=metadata), request)
 
 
 class FleetClient:
@@ -61,6 +76,7 @@ class FleetClient:
         retry_invoker: RetryInvoker,
         on_online: Callable[[int], None] = lambda node_id: None,
         on_offline: Callable[[str], None] = lambda reason: None,
+        partition_id: int | None = None,
     ) -> None:
         """Prepare a connection; entering the `with` block makes the first call.
 
@@ -71,6 +87,7 @@ class FleetClient:
             retry_invoker: Repeats calls that fail.
             on_online: Called with the node id once the node is active, and at each acknowledged heartbeat.
             on_offline: Called with the reason after a heartbeat that shows that the node is offline.
+            partition_id: The partition that the node holds, which the SuperLink is told; None if it holds none.
         """
         self._registers_itself = keys is None
         keys = keys or generate_key_pairs()
@@ -86,6 +103,7 @@ class FleetClient:
                 RuntimeVersionClientInterceptor(component_name="SuperNode"),
                 SigningInterceptor(keys),
                 HoldClientInterceptor(),
+                *([] if partition_id is None else [PartitionInterceptor(partition_id)]),
             ],
         )
         self._stub = FleetStub(self._channel)
@@ -159,6 +177,13 @@ class FleetClient:
     def get_run(self, run_id: int) -> Run:
         """Return a run, which must not have ended."""
         return run_from_proto(self._call(self._stub.GetRun, GetRunRequest(node=self._node, run_id=run_id)).run)
+
+    def join_run(self, run_id: int) -> tuple[Run, int | None]:
+        """Return a run, which must not have ended, and its number of partitions; None if the SuperLink does not say."""
+        request = GetRunRequest(node=self._node, run_id=run_id)
+        response, call = self._call(self._stub.GetRun.with_call, request)
+        num_partitions = dict(call.trailing_metadata() or ()).get(NUM_PARTITIONS_HEADER)
+        return run_from_proto(response.run), None if num_partitions is None else int(num_partitions)
 
     def get_fab(self, fab_hash: str, run_id: int) -> Fab:
         """Return the app of a run."""

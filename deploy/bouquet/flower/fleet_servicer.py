@@ -6,6 +6,7 @@ confirmed it, and answered with an error otherwise.
 """
 
 from logging import INFO, WARNING
+from pathlib import Path
 
 import grpc
 from flwr.app import Error, Message
@@ -17,6 +18,12 @@ from flwr.supercore.constant import NodeStatus
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.utils import get_metadata_bytes
 
+from bouquet.contract.partitions import (
+    NUM_PARTITIONS_HEADER,
+    PARTITION_ID_HEADER,
+    ReportedPartitions,
+    read_num_partitions,
+)
 from bouquet.flower.holding import hold, requested_hold
 from bouquet.flower.link_state import StateFactory
 from bouquet.flower.messages import with_message_id
@@ -36,10 +43,13 @@ class EventFleetServicer(FleetServicer):
         objectstore_factory: ObjectFilesFactory,
         enable_supernode_auth: bool,
         events: SuperLinkEvents,
+        run_dir: Path,
     ) -> None:
         super().__init__(state_factory, objectstore_factory, enable_supernode_auth)
         self._states = state_factory
         self._events = events
+        self._run_dir = run_dir
+        self._partitions = ReportedPartitions(run_dir)
         self._pulls: dict[int, object] = {}  # the newest PullMessages of each node
 
     def ActivateNode(
@@ -59,6 +69,8 @@ class EventFleetServicer(FleetServicer):
             else:
                 log(INFO, "SuperNode %s reconnected: its previous process is gone", node_id)
                 state.deactivate_node(node_id)
+        if node_id is not None and is_holder:
+            self._record_partition(node_id, context)  # before a run can see the node
         response = super().ActivateNode(request, context)
         liveness.seen(response.node_id)
         return response
@@ -76,6 +88,7 @@ class EventFleetServicer(FleetServicer):
     ) -> heartbeat_pb2.SendNodeHeartbeatResponse:
         """Keep a node online."""
         self._events.liveness.seen(request.node.node_id)
+        self._record_partition(request.node.node_id, context)
         return super().SendNodeHeartbeat(request, context)
 
     def PullMessages(
@@ -86,6 +99,7 @@ class EventFleetServicer(FleetServicer):
         node_id = request.node.node_id
         key = node_key(node_id)
         self._pulls[node_id] = this_pull = object()
+        self._record_partition(node_id, context)
         self._resolve_in_flight(node_id)
 
         def is_superseded() -> bool:  # the node has called again, so nobody waits for this answer
@@ -136,7 +150,10 @@ class EventFleetServicer(FleetServicer):
         return response
 
     def GetRun(self, request: run_pb2.GetRunRequest, context: grpc.ServicerContext) -> run_pb2.GetRunResponse:
-        """Return a run, or an error if it has ended. On request, wait for the end and return the error then."""
+        """Return a run, with its number of partitions in the metadata, or an error if it has ended.
+
+        On request, wait for the end and return the error then.
+        """
         notifier, key = self._events.notifier, end_key(request.run_id)
         since = notifier.count(key)
         response = super().GetRun(request, context)
@@ -144,7 +161,20 @@ class EventFleetServicer(FleetServicer):
             with self._events.liveness.held(request.node.node_id, key, context):
                 hold(notifier, key, lambda: notifier.count(key) != since, seconds, context)
             response = super().GetRun(request, context)
+        if num_partitions := read_num_partitions(self._run_dir, request.run_id):
+            own = (NUM_PARTITIONS_HEADER, str(num_partitions))
+            context.set_trailing_metadata((*(context.trailing_metadata() or ()), own))
         return response
+
+    def _record_partition(self, node_id: int, context: grpc.ServicerContext) -> None:
+        """Record which partition the calling node holds; a stock SuperNode does not say."""
+        partition_id = dict(context.invocation_metadata() or ()).get(PARTITION_ID_HEADER, "")
+        if not (partition_id.isascii() and partition_id.isdigit()):
+            return
+        try:
+            self._partitions.record(node_id, int(partition_id))
+        except OSError as error:
+            log(WARNING, "The partition-id of SuperNode %s cannot be written: %s", node_id, error)
 
     def _is_online(self, node_id: int) -> bool:
         return bool(self._states.state().get_node_info(node_ids=[node_id], statuses=[NodeStatus.ONLINE]))

@@ -32,15 +32,21 @@ def with_message_id(message: Message) -> Message:
     return make_message(metadata, content=message.content)
 
 
-def error_from_node(reply: Message, node_id: int) -> Message:
-    """Return an error that the SuperLink gave on behalf of a node as an error from that node, whose reason names it.
+def error_from_node(reply: Message, node_id: int, reason: str) -> Message:
+    """Return an error reply as one from a node: the SuperLink answers for a node that has left.
 
     Args:
-        reply: The SuperLink's error reply.
+        reply: The error reply.
         node_id: The node that should have replied.
+        reason: The reason that the new reply has.
     """
     metadata = _changed(reply.metadata, src_node_id=node_id)
-    return make_message(metadata, error=Error(reply.error.code, f"SuperNode {node_id}: {reply.error.reason}"))
+    return make_message(metadata, error=Error(reply.error.code, reason))
+
+
+def error_in_place_of(reply: Message, error: Error) -> Message:
+    """Return an error with the metadata of a reply that had content."""
+    return make_message(reply.metadata, error=error)
 
 
 def _changed(metadata: Metadata, **changes: Any) -> Metadata:

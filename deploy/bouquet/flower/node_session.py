@@ -59,7 +59,7 @@ class NodeSession:
     # The node's place in the fleet, as a `bouquet.node.slot.FleetSizeListener`
 
     def resize(self, supernodes: int) -> None:
-        """Have runs that begin from now on see `supernodes` partitions; others keep the number that they began with."""
+        """Have runs that begin from now on see `supernodes` partitions, unless the SuperLink gives their number."""
         self._supernodes = supernodes
 
     def leave(self, reason: str) -> None:

@@ -5,6 +5,10 @@ names that are replaced, too, are in `replacements.py`.
 """
 
 PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
+    "app_fab": (
+        "flwr.cli.build.build_fab_from_disk",
+        "flwr.cli.config_utils.load_and_validate",
+    ),
     "array_files": (
         "flwr.app.message.arraychunk.ArrayChunk",
         "flwr.common.constant.SType",
@@ -47,10 +51,14 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supernode.runtime.run_clientapp.push_task_output",
     ),
     "control_client": (
+        "flwr.common.config.parse_config_args",
         "flwr.common.constant.HEARTBEAT_PATIENCE",
+        "flwr.common.serde.fab_to_proto",
+        "flwr.common.serde.user_config_to_proto",
         "flwr.proto.control_pb2.ListNodesRequest",
         "flwr.proto.control_pb2.ListRunsRequest",
         "flwr.proto.control_pb2.RegisterNodeRequest",
+        "flwr.proto.control_pb2.StartRunRequest",
         "flwr.proto.control_pb2.StopRunRequest",
         "flwr.proto.control_pb2.StreamLogsRequest",
         "flwr.proto.control_pb2_grpc.ControlStub",
@@ -58,6 +66,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.proto.run_pb2.Run",
         "flwr.supercore.constant.NodeStatus",
         "flwr.supercore.error.FlowerError",
+        "flwr.supercore.fab.Fab",
         "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
     ),
     "control_http": (
@@ -154,12 +163,14 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.utils.uint64_to_int64",
         "flwr.superlink.federation.FederationManager",
     ),
+    "members": ("flwr.common.logger.log",),
     "message_state": (
         "flwr.common.serde.message_from_proto",
         "flwr.common.serde.message_to_proto",
         "flwr.proto.message_pb2.Message",
         "flwr.proto.node_pb2.NodeInfo",
         "flwr.server.superlink.linkstate.in_memory_linkstate.InMemoryLinkState",
+        "flwr.supercore.constant.NodeStatus",
         "flwr.supercore.run.Run",
         "flwr.superlink.federation.FederationManager",
     ),
@@ -198,20 +209,19 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.object_store.ObjectStoreFactory",
         "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore",
     ),
+    "recorded_run": ("flwr.common.logger.log",),
+    "reply_check": ("flwr.common.constant.SType",),
+    "run_grid": ("flwr.common.logger.log",),
+    "sampling": ("flwr.common.logger.log",),
     "server_app_process": (
-        "flwr.common.constant.SUPERLINK_NODE_ID",
         "flwr.common.logger.mirror_output_to_queue",
         "flwr.proto.log_pb2",
-        "flwr.proto.message_pb2",
         "flwr.proto.node_pb2",
         "flwr.proto.runtime_pb2_grpc.RuntimeStub",
         "flwr.server.run_serverapp.run",
         "flwr.serverapp.server_app.LoadServerAppError",
         "flwr.supercore.exit.flwr_exit",
-        "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
         "flwr.supercore.object_ref.load_app",
-        "flwr.supercore.retry.wrap_stub",
-        "flwr.superlink.grid.GrpcGrid",
         "flwr.superlink.runtime.run_serverapp",
     ),
     "signatures": (
@@ -226,6 +236,11 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.common.logger.log",
         "flwr.superlink.cli.flower_superlink.flower_superlink",
         "flwr.supernode.cli.flower_supernode.flower_supernode",
+    ),
+    "strategy_start": (
+        "flwr.common.constant.ErrorCode",
+        "flwr.common.logger.log",
+        "flwr.serverapp.strategy.strategy_utils.aggregate_metricrecords",
     ),
     "superlink_events": (
         "flwr.proto.message_pb2.ObjectTree",
@@ -314,5 +329,12 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.constant.TaskType",
         "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
         "flwr.supernode.runtime.run_clientapp.push_message",
+    ),
+    "waiting_grid": (
+        "flwr.proto.message_pb2",
+        "flwr.proto.runtime_pb2_grpc.RuntimeStub",
+        "flwr.supercore.interceptors.RuntimeVersionClientInterceptor",
+        "flwr.supercore.retry.wrap_stub",
+        "flwr.superlink.grid.GrpcGrid",
     ),
 }

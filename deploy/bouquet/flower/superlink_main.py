@@ -8,6 +8,7 @@ the open-source release has no add-ons, and that API has no route that streams l
 
 import signal
 from logging import INFO, WARNING
+from pathlib import Path
 
 from flwr.common.logger import log
 from flwr.proto.control_pb2_grpc import add_ControlServicer_to_server
@@ -55,6 +56,7 @@ class EventLifespan(SuperLinkLifespan):
         objects: ObjectFilesFactory,
         events: SuperLinkEvents,
         *,
+        run_dir: Path,
         first: bool,
     ) -> None:
         """Prepare a SuperLink.
@@ -64,12 +66,14 @@ class EventLifespan(SuperLinkLifespan):
             states: Creates the state.
             objects: Creates the object store.
             events: The events of this SuperLink, shared by its servicers and the caller.
+            run_dir: The container's run folder, which has the files of `bouquet.contract.partitions`.
             first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
         """
         super().__init__(config, states)
         self._states = states
         self._objects = objects
         self._events = events
+        self._run_dir = run_dir
         self._first = first
         self.control_port: ControlPort | None = None
 
@@ -162,7 +166,9 @@ class EventLifespan(SuperLinkLifespan):
     def _start_legacy_fleet_grpc_rere(self, fleet_address: str) -> None:
         """Start the API for SuperNodes, as Flower's `_run_fleet_api_grpc_rere` does."""
         config = self.config
-        servicer = EventFleetServicer(self._states, self._objects, config.enable_supernode_auth, self._events)
+        servicer = EventFleetServicer(
+            self._states, self._objects, config.enable_supernode_auth, self._events, self._run_dir
+        )
         server = generic_create_grpc_server(
             servicer_and_add_fn=(servicer, add_FleetServicer_to_server),
             server_address=fleet_address,
@@ -179,7 +185,7 @@ class EventLifespan(SuperLinkLifespan):
 
 
 def create_lifespan(
-    config: SuperLinkLifespanConfig, events: SuperLinkEvents, files: MessageFiles, *, first: bool
+    config: SuperLinkLifespanConfig, events: SuperLinkEvents, files: MessageFiles, *, run_dir: Path, first: bool
 ) -> EventLifespan:
     """Return a SuperLink that is ready to start.
 
@@ -196,15 +202,16 @@ def create_lifespan(
         raise ValueError(f"--database is {database!r}, which is not an SQLite database: give the path of a file.")
     objects = ObjectFilesFactory(database, files)
     states = StateFactory(database, get_federation_manager(is_simulation=config.simulation), objects, files)
-    return EventLifespan(config, states, objects, events, first=first)
+    return EventLifespan(config, states, objects, events, run_dir=run_dir, first=first)
 
 
-def run_superlink(events: SuperLinkEvents, files: MessageFiles, *, first: bool = True) -> None:
+def run_superlink(events: SuperLinkEvents, files: MessageFiles, *, run_dir: Path, first: bool = True) -> None:
     """Run `flower-superlink` with the arguments in `sys.argv`; it ends with `SystemExit`.
 
     Args:
         events: Gets the SuperLink's events.
         files: Where messages are kept for the process that replaces this one after a crash.
+        run_dir: The container's run folder, which has the files of `bouquet.contract.partitions`.
         first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
     """
     check_version()
@@ -214,7 +221,7 @@ def run_superlink(events: SuperLinkEvents, files: MessageFiles, *, first: bool =
     event(EventType.RUN_SUPERLINK_ENTER)
     lifespan: EventLifespan | None = None
     try:
-        lifespan = create_lifespan(config, events, files, first=first)
+        lifespan = create_lifespan(config, events, files, run_dir=run_dir, first=first)
         lifespan.startup()
     except Exception as error:
         if lifespan is not None:

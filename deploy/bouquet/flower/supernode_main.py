@@ -8,6 +8,7 @@ every 3 s, as a stock one does.
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from logging import ERROR, INFO
 from typing import NoReturn
 
@@ -82,12 +83,13 @@ class MessageLoop:
         """Pull a message and, if there is one, see to its reply."""
         self._message_id = ""
         start = time.monotonic()
+        node_config = self._session.node_config(self._node_config)
         run_id = _pull_and_store_message(
             state=self._state,
             object_store=self._objects,
-            node_config=self._session.node_config(self._node_config),
+            node_config=node_config,
             receive=self._receive,
-            get_run=self._get_run,
+            get_run=partial(self._join_run, node_config),
             get_fab=self._client.get_fab,
             pull_object=self._client.pull_object,
             confirm_message_received=self._client.confirm_message_received,
@@ -114,8 +116,11 @@ class MessageLoop:
             self._session.message_arrived()
         return received
 
-    def _get_run(self, run_id: int) -> Run:
-        run = self._client.get_run(run_id)
+    def _join_run(self, node_config: UserConfig, run_id: int) -> Run:
+        """Return a run that is new to this node, and put its number of partitions into the run's node config."""
+        run, num_partitions = self._client.join_run(run_id)
+        if num_partitions is not None:
+            node_config["num-partitions"] = num_partitions
         self._session.watch_run(run_id, self._client.get_run)
         return run
 
@@ -229,4 +234,5 @@ def _fleet_client(config: SuperNodeLifespanConfig, session: NodeSession) -> Flee
         ),
         session.on_online,
         session.on_offline,
+        partition_id if isinstance(partition_id := config.node_config.get("partition-id"), int) else None,
     )

@@ -10,6 +10,7 @@ Run Flower Apps on a fleet of containers, or of local processes where there is n
 `make COMMAND` is short for `bouquet COMMAND`; it installs the Python environment first."""
 
 DEFAULTS = {
+    "APP": "",
     "BASE_IMAGE": "",
     "BOUQUET_HOME": "",
     "CERTIFICATES": "",
@@ -22,8 +23,12 @@ DEFAULTS = {
     "FLWR_HOME": "",
     "GPUS": "auto",
     "GPU_MEMORY": "",
+    "HF_CACHE": "",
     "HF_HUB_OFFLINE": "",
+    "HF_TOKEN_FILE": "",
     "INSECURE": "0",
+    "NODE_CONFIG": "",
+    "NODE_CONFIG_FILE": "",
     "PARTITION_CACHE_GIB": "5",
     "PARTITION_ID": "",
     "RESULTS": "",
@@ -36,6 +41,7 @@ DEFAULTS = {
 """The settings that the help mentions, with their defaults; empty for a setting that is not set by default."""
 
 MEANINGS = {
+    "APP": "folder of a Flower App; `bouquet run PATH` wins over it; not set: the app in the checkout",
     "BASE_IMAGE": "image to build on; not set: python:3.11-slim-bookworm, or one built from Debian's packages",
     "BOUQUET_HOME": "state, logs and caches of a process fleet; not set: .bouquet in the checkout",
     "CERTIFICATES": "folder with your own ca.crt, server.pem and server.key; not set: the fleet has its own CA",
@@ -48,8 +54,12 @@ MEANINGS = {
     "FLWR_HOME": "Flower's folder, with the connection local-deployment; not set: ~/.flwr",
     "GPUS": "auto, none, or devices with their memory such as 0:24GiB,1:24GiB",
     "GPU_MEMORY": "TensorFlow's memory per process: a size such as 2GiB, or a part such as 1/20; not set: equal parts",
+    "HF_CACHE": "folder with a Hugging Face cache that was brought along, laid out as HF_HOME",
     "HF_HUB_OFFLINE": "1: never ask the dataset hub",
+    "HF_TOKEN_FILE": "file with a token for the hub, for datasets that need one",
     "INSECURE": "1: no TLS and no node keys; never beyond one machine",
+    "NODE_CONFIG": "keys of the node config, for all nodes: 'site=\"north\" db-port=5432'",
+    "NODE_CONFIG_FILE": "TOML file with keys of the node config; a table [3] is for the node with partition-id 3",
     "PARTITION_CACHE_GIB": "GiB for decoded partitions; the longest unused are removed first; 0: no limit",
     "PARTITION_ID": "partition of the new node; not set: the next one",
     "RESULTS": "folder for results; not set: results in the checkout",
@@ -64,7 +74,7 @@ EXIT_CODES: dict[type[BouquetError], str] = {
     SettingError: "a setting, or the command line, is invalid",
     HostError: "this machine lacks something that the fleet needs",
     FleetError: "the fleet did not start, or is down",
-    RunError: "the run failed, or ended without a model",
+    RunError: "the run was rejected, failed or was stopped",
 }
 
 
@@ -116,7 +126,8 @@ Settings are environment variables, or lines in .env; the environment wins. .env
 
 examples:
   bouquet doctor                                   check this machine first
-  bouquet run --run-config "num-server-rounds=5"   start the fleet, run the app, show the results
+  bouquet run --run-config "num-server-rounds=5"   start the fleet, run the shipped app, show the results
+  bouquet run path/to/app                          run an app of yours, with its own packages
   SUPERNODES=20 bouquet up                         start a fleet of 20, or resize the running one
   bouquet down                                     stop it; results and caches stay
 
@@ -126,12 +137,18 @@ _ALL_FLEETS = ("FLEET", "BOUQUET_HOME")
 
 HELP = {
     "run": CommandHelp(
-        "start the fleet, run the app, show its results",
-        "Start the fleet as `bouquet up` does, run the app in this checkout on it, and print the run's log as it\n"
-        "arrives. Then copy the results to RESULTS/<run-id> and print a table of the rounds. The fleet stays up.\n"
-        "After Ctrl-C the run continues; a second Ctrl-C within 5 s stops it.",
-        ("RUN_CONFIG", "RESULTS", "SUPERNODES", "FLEET", "DATASET", "HF_HUB_OFFLINE", "GPUS", "UP_TIMEOUT"),
-        'bouquet run --run-config "num-server-rounds=5 batch-size=16"\nDATASET=/data/cifar10 SUPERNODES=4 bouquet run',
+        "start the fleet, run a Flower App, show its results",
+        "Start the fleet as `bouquet up` does, with the packages in `dependencies` of the app's pyproject.toml. Run\n"
+        "the app, and print the run's log as it arrives. Then copy the results to RESULTS/<run-id>, print tables of\n"
+        "the metrics, and list the files that the app wrote. The fleet stays up. A fleet with other packages is\n"
+        "replaced, unless a run is in progress on it. After Ctrl-C the run continues; a second one in 5 s stops it.",
+        (
+            *("APP", "RUN_CONFIG", "RESULTS", "SUPERNODES", "FLEET", "DATASET", "HF_CACHE", "HF_HUB_OFFLINE"),
+            *("NODE_CONFIG", "NODE_CONFIG_FILE", "GPUS", "UP_TIMEOUT"),
+        ),
+        'bouquet run --run-config "num-server-rounds=5 batch-size=16"\n'
+        "bouquet run path/to/app\n"
+        "DATASET=/data/cifar10 SUPERNODES=4 bouquet run",
         (SettingError, HostError, FleetError, RunError),
     ),
     "up": CommandHelp(
@@ -142,7 +159,7 @@ HELP = {
         (
             *("SUPERNODES", "FLEET", "DATASET", "UP_TIMEOUT", "CONTROL_PORT", "FLEET_PORT", "FLEET_BIND"),
             *("SUPERLINK_NAMES", "CERTIFICATES", "INSECURE", "GPUS", "GPU_MEMORY", "BASE_IMAGE", "TAG"),
-            *("FLWR_HOME", "BOUQUET_HOME", "PARTITION_CACHE_GIB"),
+            *("FLWR_HOME", "BOUQUET_HOME", "PARTITION_CACHE_GIB", "NODE_CONFIG", "NODE_CONFIG_FILE", "HF_CACHE"),
         ),
         "SUPERNODES=20 bouquet up\nFLEET=processes bouquet up",
         (SettingError, HostError, FleetError),
@@ -207,11 +224,32 @@ HELP = {
         "bouquet connection\nflwr run . local-deployment --stream",
         (SettingError, FleetError),
     ),
+    "bundle": CommandHelp(
+        "write an app and all that it needs into one file",
+        "Write one file with the app, its images, the list of its packages and perhaps a dataset, for a machine that\n"
+        "has Docker and no network. There: tar -xf FILE and ./run in the new folder; in a checkout: bouquet run FILE\n"
+        "Settings of the app, such as SUPERNODES and SUPERNODE_MEMORY, go into the bundle.",
+        ("APP", "SUPERNODES", "GPUS", "BASE_IMAGE", "TAG"),
+        "bouquet bundle path/to/app\nbouquet bundle path/to/app --dataset hf-cache --output /media/stick/app.tar",
+        (SettingError, HostError, FleetError),
+    ),
+    "dataset": CommandHelp(
+        "download datasets from the hub into a cache, for machines without the hub",
+        "Download datasets into a Hugging Face cache: the folder of HF_CACHE, or hf-cache in the checkout. Where the\n"
+        "hub does not answer, HF_CACHE makes it available to all nodes. NAME:CONFIG is one of several configurations.",
+        ("HF_CACHE", "HF_TOKEN_FILE"),
+        "bouquet dataset uoft-cs/cifar10\nHF_CACHE=/media/stick/cache bouquet dataset ylecun/mnist nyu-mll/glue:sst2\n"
+        "HF_CACHE=/media/stick/cache bouquet run",
+        (SettingError, HostError),
+    ),
     "join-command": CommandHelp(
         "enrol a SuperNode for another machine, print the command that starts it",
         "Enrol a new SuperNode and print the shell command that starts it on another machine with Docker. The command\n"
         "contains the node's private key: keep it secret. It needs the image there. Each call enrols another node.",
-        ("SUPERLINK_NAMES", "FLEET_BIND", "FLEET_PORT", "CONTROL_PORT", "PARTITION_ID", "SUPERNODES", "TAG"),
+        (
+            *("SUPERLINK_NAMES", "FLEET_BIND", "FLEET_PORT", "CONTROL_PORT", "PARTITION_ID", "SUPERNODES", "TAG"),
+            *("NODE_CONFIG", "NODE_CONFIG_FILE"),
+        ),
         "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet up\n"
         "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet join-command | ssh MACHINE sh",
         (SettingError, FleetError),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dotenv import load_dotenv
@@ -15,26 +16,34 @@ from bouquet.errors import FleetError, HostError
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host import entry_point, join, preflight
+from bouquet.host.app_project import read_project
+from bouquet.host.bundle.bundle_app import NOTHING_WRITTEN, bundle_app
+from bouquet.host.bundle.opened import open_bundle
+from bouquet.host.busy_fleet import refuse_other_packages
 from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
 from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
 from bouquet.host.connection import read_config, write_connection
+from bouquet.host.dataset_download import download
 from bouquet.host.doctor import run_checks, select_checks
 from bouquet.host.endpoint import Endpoint
 from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
-from bouquet.host.overrides import check_overrides
-from bouquet.host.packages.package_list import UNKNOWN, image_tag, package_list
+from bouquet.host.packages.package_list import UNKNOWN, PackageList, image_tag, package_list
 from bouquet.host.results_folder import check_results
-from bouquet.host.run import APP, NOTHING_SUBMITTED, submit, summary
+from bouquet.host.run import NOTHING_SUBMITTED, submit
+from bouquet.host.run_summary import check_outcome, read_metrics, summary
+from bouquet.host.start_lock import StartLock
 from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
 from bouquet.runtime import grpc_proxy
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
+from bouquet.settings.overrides import check_overrides
 
+START_LOCK = StartLock()
 STAYS_UP = "what has started of the fleet stays up; continue: make up; stop it: make down"
 
 
@@ -44,23 +53,59 @@ def say(line: str) -> None:
 
 
 def run(settings: HostSettings) -> None:
-    """Start the fleet, run the app on it, and show its results."""
-    overrides = check_overrides(settings.run_config, APP)
+    """Start the fleet with the packages of an app, run the app on it, and show its results.
+
+    Raises:
+        RunError: The run was rejected, or did not complete.
+    """
+    if settings.app.is_file():
+        _run_bundle(settings)
+        return
+    read_project(settings.app)  # refuse what is no app before anything starts
+    overrides = check_overrides(settings.run_config, settings.app)
     fleet, endpoint = up(settings)
+    _follow_run(settings, fleet, endpoint, overrides)
+
+
+def _run_bundle(settings: HostSettings) -> None:
+    """Start a fleet with the images of a bundle, run its app on it, and show its results."""
+    with open_bundle(settings.app) as opened, opened.app() as app:
+        opened.check_fits()
+        say(f"{settings.app} is undamaged: {opened.description.name} {opened.description.version}")
+        for name, value in opened.settings(settings.home).items():
+            os.environ.setdefault(name, value)
+        settings = replace(HostSettings.read(), app=app, run_config=settings.run_config, fleet="containers")
+        overrides = check_overrides(settings.run_config, app)
+        say(opened.load_images())
+        fleet, endpoint = up(settings, opened.packages(app))
+        _follow_run(settings, fleet, endpoint, overrides)
+
+
+def _follow_run(settings: HostSettings, fleet: Fleet, endpoint: Endpoint, overrides: str) -> None:
+    """Run the app on a fleet that is up, and show its log, its results and its outcome."""
     with explains_interrupt(NOTHING_SUBMITTED):
-        ended = submit(overrides, endpoint, settings.flower_home)
+        ended = submit(settings.app, overrides, endpoint, settings.flower_home, START_LOCK.release)
     with explains_interrupt(f"interrupted; run {ended.run_id} has ended; copy its results with: make results"):
         fleet.collect_results(settings.results, ended.run_id)
-    print(f"\n{summary(settings.results, ended)}\n\nthe fleet stays up for the next run; stop it with: make down")
+    folder = settings.results / ended.run_id
+    print(f"\n{summary(folder)}\n\nthe fleet stays up for the next run; stop it with: make down", flush=True)
+    check_outcome(ended, read_metrics(folder))
 
 
 @explains_interrupt(f"interrupted; {STAYS_UP}")
-def up(settings: HostSettings) -> tuple[Fleet, Endpoint]:
-    """Start the fleet, wait until it is healthy, write the connection to it, and return both."""
+def up(settings: HostSettings, packages: PackageList | None = None) -> tuple[Fleet, Endpoint]:
+    """Start the fleet, wait until it is healthy, write the connection to it, and return both.
+
+    Args:
+        settings: The settings.
+        packages: What the fleet's Python must have; None for the packages of the app.
+    """
+    START_LOCK.acquire(settings, say)
     fleet, why = choose_fleet(settings)
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
-    packages = package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+    packages = packages or package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+    refuse_other_packages(fleet, packages, settings)
     say(f"packages: {len(packages.names)} for the app in {packages.app} (list {packages.digest})")
     with_tag = replace(settings, tag=image_tag(settings.tag, packages.digest))
     for line in preflight.check_start(with_tag, packages.names, containers=not isinstance(fleet, ProcessFleet)):
@@ -145,6 +190,13 @@ def _write_connection(settings: HostSettings, fleet: Fleet) -> Endpoint:
     return endpoint
 
 
+def bundle(settings: HostSettings, output: Path | None, cache: Path | None) -> None:
+    """Write an app and all that it needs into one file, for a machine that has only Docker."""
+    with explains_interrupt(NOTHING_WRITTEN):
+        for line in bundle_app(settings, output, cache):
+            say(line)
+
+
 def join_command(settings: HostSettings) -> None:
     """Enrol a SuperNode for another machine, and print the command that starts it there."""
     join.fleet_address(settings)
@@ -157,9 +209,17 @@ def join_command(settings: HostSettings) -> None:
         print(command)
 
 
-COMMANDS: dict[str, Callable[[HostSettings], object]] = {
+def dataset(settings: HostSettings, *names: str) -> None:
+    """Fill a Hugging Face cache with datasets, for a fleet that cannot reach the hub."""
+    cache = settings.hf_cache or PROJECT / "hf-cache"
+    for line in download(names, cache, settings):
+        say(line)
+    say(f"use it, here or where you bring it: HF_CACHE={cache}")
+
+
+COMMANDS: dict[str, Callable[..., object]] = {
     command.__name__.replace("_", "-"): command
-    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command)
+    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command, bundle, dataset)
 }
 
 
@@ -184,6 +244,25 @@ def make_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=text.summary, description=text.description, epilog=text.epilog, formatter_class=raw
         )
+        if name in ("run", "bundle"):
+            command.add_argument(
+                "app",
+                nargs="?",
+                metavar="PATH",
+                help="the folder of a Flower App; wins over APP; default: the app in this checkout"
+                + ("; or the file of a bundle" if name == "run" else ""),
+            )
+        if name == "bundle":
+            command.add_argument("--output", type=Path, metavar="FILE", help="default: NAME-VERSION.bundle.tar, here")
+            command.add_argument(
+                "--dataset",
+                dest="cache",
+                type=Path,
+                metavar="FOLDER",
+                help="a Hugging Face cache to put into the bundle",
+            )
+        if name == "dataset":
+            command.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the hub, or NAME:CONFIG")
         if name == "run":
             command.add_argument(
                 "--run-config",
@@ -205,9 +284,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     grpc_proxy.only_on_request()
     settings = HostSettings.read()
     os.environ["FLWR_HOME"] = str(settings.flower_home)  # `flwr` does not expand `~`
+    if getattr(parsed, "app", None) is not None:
+        settings = replace(settings, app=Path(parsed.app).expanduser().resolve())
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
-    COMMANDS[parsed.command](settings)
+    options = {name: getattr(parsed, name) for name in ("output", "cache") if name in parsed}
+    COMMANDS[parsed.command](settings, *getattr(parsed, "names", ()), **options)
 
 
 def entry() -> None:

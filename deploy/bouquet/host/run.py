@@ -1,13 +1,13 @@
-"""One run of the app on the fleet: its log as it arrives, how it ended, and its results."""
+"""One run of an app on the fleet: its submission, its log as it arrives, and how it ended."""
 
-import json
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from bouquet.errors import FleetError, RunError
 from bouquet.host.checks.flwr_connection import connection_problem
@@ -15,15 +15,11 @@ from bouquet.host.connection import NAME
 from bouquet.host.endpoint import Endpoint
 from bouquet.host.interrupts import SECOND_CTRL_C_SECONDS, CtrlCCounter, Interrupted, Terminated, ends_at_once
 from bouquet.host.submission import FLWR, submit_app
-from bouquet.host.text_table import text_table
 from bouquet.polling import poll_until
-from bouquet.settings.host import PROJECT
 
 if TYPE_CHECKING:
     from bouquet.flower.control_client import ControlClient
 
-APP = PROJECT
-"""The folder of the app that `bouquet run` submits."""
 RECONNECT_TIMEOUT = 120.0
 """Seconds that a SuperLink which does not answer may take to answer again."""
 RECONNECT_POLL_SECONDS = 1.0
@@ -33,10 +29,6 @@ STREAM_SECONDS = 60.0
 """How long one log stream lasts before the next one replaces it: a connection may be dead without a sign."""
 CTRL_C_POLL_SECONDS = 0.05
 NOTHING_SUBMITTED = "interrupted; no run was submitted; the fleet stays up; stop it with: make down"
-MAX_REASONS = 5
-"""Failures of nodes that a hint names."""
-RESULT_FILES = (("model", "final_model.keras"), ("plot", "history.png"), ("metrics", "metrics.json"))
-COLUMNS = ("round", "train nodes", "train_loss", "train_acc", "eval nodes", "eval_loss", "eval_acc", "seconds")
 
 
 @dataclass(frozen=True)
@@ -54,15 +46,19 @@ class Outcome:
     details: str
 
 
-def submit(run_config: str, endpoint: Endpoint, flower_home: Path) -> Outcome:
-    """Run the app on the fleet, print its log as it arrives, and return how the run ended.
+def submit(
+    app: Path, run_config: str, endpoint: Endpoint, flower_home: Path, on_submitted: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Run an app on the fleet, print its log as it arrives, and return how the run ended.
 
     All calls go to the fleet's own endpoint, whatever the user's `config.toml` says by now.
 
     Args:
+        app: The app's folder.
         run_config: Overrides of the app's run-config; empty for none.
         endpoint: The fleet.
         flower_home: Flower's folder, by which the user's `flwr` finds the fleet.
+        on_submitted: Called when the SuperLink has accepted the run.
 
     Raises:
         RunError: The SuperLink rejected the run, or is unreachable for too long.
@@ -75,7 +71,8 @@ def submit(run_config: str, endpoint: Endpoint, flower_home: Path) -> Outcome:
     run_id, start = None, time.time()
     with CtrlCCounter() as ctrl_c, ControlClient(endpoint.address, endpoint.root_certificate) as client:
         try:
-            run_id = submit_app(APP, run_config, endpoint)
+            run_id = submit_app(app, run_config, endpoint)
+            on_submitted()
             print(f"Successfully started run {run_id}", flush=True)
             return _follow(client, run_id)
         except KeyboardInterrupt as cause:
@@ -174,74 +171,3 @@ def stop_command(run_id: int, endpoint: Endpoint, flower_home: Path) -> str:
     home = "" if flower_home == Path.home() / ".flwr" else f"FLWR_HOME={shlex.quote(str(flower_home.resolve()))} "
     connect = "make connection && " if connection_problem(flower_home, endpoint) else ""
     return f"{connect}{home}{shlex.quote(str(flwr))} stop {run_id} {NAME}"
-
-
-def summary(results: Path, ended: Outcome) -> str:
-    """Return the table of rounds and the paths of the result files.
-
-    Args:
-        results: The folder with the results of all runs.
-        ended: How the run ended.
-
-    Raises:
-        RunError: The run failed or left no model. The hint names the nodes that failed and their reasons, if known.
-    """
-    folder = results / ended.run_id
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        metrics = None
-    if ended.status != "finished:completed":
-        raise RunError(f"run {ended.run_id} ended as {ended.status}: {ended.details}", _hint(metrics))
-    if metrics is None or not (folder / "final_model.keras").exists():
-        raise RunError(f"run {ended.run_id} ended without a model in {folder}", _hint(metrics))
-    return "\n".join([rounds_table(metrics), "", *(f"{what:<8}{folder / name}" for what, name in RESULT_FILES)])
-
-
-def rounds_table(metrics: dict[str, Any]) -> str:
-    """Return the rounds of a `metrics.json` as a table, followed by lines about the test split, fleet and dataset."""
-    lines = [text_table(COLUMNS, [_row(entry) for entry in metrics["rounds"]], justify="right")]
-    if central := metrics["rounds"] and metrics["rounds"][-1].get("central"):
-        values = ", ".join(f"{name} {value:.4f}" for name, value in central.items())
-        lines.append(f"the global model on the test split: {values}")
-    if changes := metrics.get("fleet-changes"):
-        kinds = [change["what"] for change in changes]
-        lines.append(
-            f"{metrics['num-supernodes']} SuperNodes at the start, then {kinds.count('joined')} joined and "
-            f"{kinds.count('left')} left; metrics.json names them under `fleet-changes`"
-        )
-    lines.append(f"dataset: {metrics['dataset']['name']} ({metrics['dataset']['source']})")
-    return "\n".join(lines)
-
-
-def _row(entry: dict[str, Any]) -> tuple[str, ...]:
-    train, evaluate = entry["train"], entry["evaluate"]
-    return (
-        str(entry["round"]),
-        _replies(train),
-        _number(train, "train_loss"),
-        _number(train, "train_acc"),
-        _replies(evaluate),
-        _number(evaluate, "eval_loss"),
-        _number(evaluate, "eval_acc"),
-        f"{entry['seconds']:.1f}",
-    )
-
-
-def _replies(phase: dict[str, Any]) -> str:
-    return f"{phase['replies']} of {phase['replies'] + phase['failures']}"
-
-
-def _number(phase: dict[str, Any], name: str) -> str:
-    value = (phase.get("metrics") or {}).get(name)
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _hint(metrics: dict[str, Any] | None) -> str:
-    reasons = {
-        f"node {node_id}: {reason.strip().splitlines()[-1]}"
-        for entry in (metrics or {}).get("rounds", ())
-        for phase in ("train", "evaluate")
-        for node_id, reason in entry[phase]["errors"].items()
-    }
-    return "; ".join([*sorted(reasons)[:MAX_REASONS], "full logs: make logs"])

@@ -66,3 +66,27 @@ class EnrolSettings:
             control=text(environment, "CONTROL", "control:9093"),
             directories=directories,
         )
+
+
+@dataclass(frozen=True)
+class SubmitSettings:
+    """Settings of the process that submits an app from within the fleet.
+
+    Attributes:
+        insecure: Neither TLS nor node keys.
+        control: Address of the SuperLink's Control API.
+        directories: Where its files are.
+    """
+
+    insecure: bool
+    control: str
+    directories: Directories
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `SettingError` for an impossible value."""
+        return cls(
+            insecure=is_insecure(environment),
+            control=text(environment, "CONTROL", "control:9093"),
+            directories=Directories.read(environment),
+        )

@@ -22,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--message-files", type=Path, required=True)
     parser.add_argument("--large-files", type=Path, required=True)
     parser.add_argument("--first", action="store_true")
@@ -46,7 +47,8 @@ def main() -> None:
         on_run_ended=lambda run_id: report({"ended": run_id}),
     )
     sys.argv = ["flower-superlink", *options.arguments, "--isolation", "process"]
-    run_superlink(events, MessageFiles(options.message_files, options.large_files), first=options.first)
+    files = MessageFiles(options.message_files, options.large_files)
+    run_superlink(events, files, run_dir=options.run_dir, first=options.first)
 
 
 if __name__ == "__main__":

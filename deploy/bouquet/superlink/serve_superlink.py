@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from bouquet.contract.partitions import RUNS
 from bouquet.contract.readiness import Readiness
 from bouquet.errors import report_errors
 from bouquet.executor.executor import Executor
@@ -42,6 +43,7 @@ def serve(arguments: Sequence[str], settings: ExecutorSettings, directories: Dir
         stock.superlink(arguments, readiness.declare)
         return
     health = Health(readiness)
+    shutil.rmtree(directories.run / RUNS, ignore_errors=True)
     message_files, large_files = directories.run / "messages", directories.state / "messages"
     for folder in (message_files, large_files):
         shutil.rmtree(folder, ignore_errors=True)  # their ServerApps ended with the container
@@ -67,6 +69,7 @@ def serve(arguments: Sequence[str], settings: ExecutorSettings, directories: Dir
 
     def command(channel: int, first: bool) -> list[str]:
         options = ["--channel", str(channel), "--parent", str(os.getpid())]
+        options += ["--run-dir", str(directories.run)]
         options += ["--message-files", str(message_files), "--large-files", str(large_files)]
         options += ["--first"] if first else []
         return [sys.executable, "-P", "-m", "bouquet.superlink.flower_process", *options, "--", *arguments]

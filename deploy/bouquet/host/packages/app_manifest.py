@@ -13,8 +13,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from bouquet.errors import SettingError
+from bouquet.host.app_project import SETTING, read_project
 
-SETTING = "APP"
 UV_KEYS = (
     "constraint-dependencies",
     "dependency-metadata",
@@ -65,10 +65,7 @@ class AppManifest:
         Raises:
             SettingError: The folder has no Flower App, or its packages cannot be listed with hashes.
         """
-        content = _read_toml(app)
-        if not content.get("tool", {}).get("flwr", {}).get("app", {}).get("components"):
-            problem = "its pyproject.toml has no [tool.flwr.app.components], so this is not a Flower App"
-            raise SettingError(SETTING, app, problem, "give the folder of a Flower App")
+        content = read_project(app)
         project = content.get("project", {})
         if "dependencies" in project.get("dynamic", ()):
             hint = "list them under [project] dependencies"
@@ -116,18 +113,6 @@ def locked_versions(folder: Path) -> tuple[tuple[str, str], ...]:
         ) from error
     packages = content.get("package", ())
     return tuple((each["name"], each["version"]) for each in packages if "version" in each and _is_released(each))
-
-
-def _read_toml(app: Path) -> dict[str, Any]:
-    hint = "give the folder of a Flower App, which has a pyproject.toml"
-    if not app.is_dir():
-        raise SettingError(SETTING, app, "there is no such folder", hint)
-    try:
-        return tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingError(SETTING, app, "the folder has no pyproject.toml", hint) from None
-    except (OSError, ValueError) as error:
-        raise SettingError(SETTING, app, f"its pyproject.toml cannot be read ({error})", "correct it") from error
 
 
 def _requirement(app: Path, text: str) -> Requirement:

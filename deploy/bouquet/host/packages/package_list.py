@@ -17,8 +17,9 @@ from packaging.utils import canonicalize_name
 
 from bouquet.errors import HostError, SettingError
 from bouquet.files import write_atomically
+from bouquet.host.app_project import SETTING
 from bouquet.host.packages import requirement_rules
-from bouquet.host.packages.app_manifest import SETTING, AppManifest, locked_versions
+from bouquet.host.packages.app_manifest import AppManifest, locked_versions
 from bouquet.host.packages.resolver import resolve
 from bouquet.settings.host import PROJECT, HostSettings
 
@@ -47,12 +48,14 @@ class PackageList:
         digest: 12 hex digits of the SHA-256 of its content.
         names: The packages that this machine installs, with names normalized as on PyPI: `scikit-learn`.
         app: The app's folder.
+        images: The tag of images that have these packages already; None to build the images.
     """
 
     path: Path
     digest: str
     names: frozenset[str]
     app: Path
+    images: str | None = None
 
     @classmethod
     def read(cls, path: Path, app: Path) -> PackageList:

@@ -22,6 +22,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = FedAvg(min_train_nodes=nodes, min_evaluate_nodes=nodes, min_available_nodes=nodes)
     result = strategy.start(grid, ArrayRecord([np.zeros(FEATURES)]), num_rounds=rounds)
     [weights] = result.arrays.to_numpy_ndarrays()
+    np.save("weights.npy", weights)
 
     partitions = [load_data(partition_id) for partition_id in range(nodes)]
     inputs, targets = (np.concatenate(parts) for parts in zip(*partitions, strict=True))

@@ -39,10 +39,11 @@ def open_state(path: Path) -> LinkState:
 class Caller:
     """A `grpc.ServicerContext` as far as a hold needs one."""
 
-    def __init__(self, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(self, metadata: tuple[tuple[str, Any], ...] = ()) -> None:
         self.active = True
         self.callbacks: list[Callable[[], None]] = []
         self.metadata = metadata
+        self.trailing: tuple[tuple[str, str], ...] = ()
 
     def is_active(self) -> bool:
         return self.active
@@ -51,8 +52,14 @@ class Caller:
         self.callbacks.append(callback)
         return self.active
 
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+    def invocation_metadata(self) -> tuple[tuple[str, Any], ...]:
         return self.metadata
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self.trailing
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self.trailing = metadata
 
     def abort(self, code: object, details: str) -> None:
         raise ConnectionAbortedError(details)

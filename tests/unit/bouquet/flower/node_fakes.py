@@ -63,6 +63,7 @@ class FakeClient:
         self.on_pull_object: Callable[[], None] = lambda: None
         self.on_send: Callable[[Message], None] = lambda reply: None
         self.accepts = True
+        self.num_partitions: int | None = None
         self.runs: set[int] = set()
         self.sent: list[Message] = []
         self.pushed: set[str] = set()
@@ -87,6 +88,9 @@ class FakeClient:
             raise RunNotRunningException
         self.runs.add(run_id)
         return Run.create_empty(run_id)
+
+    def join_run(self, run_id: int) -> tuple[Run, int | None]:
+        return self.get_run(run_id), self.num_partitions
 
     def get_fab(self, fab_hash: str, run_id: int) -> Fab:
         fab = io.BytesIO()

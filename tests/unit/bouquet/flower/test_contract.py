@@ -40,7 +40,7 @@ def test_a_name_that_is_gone_is_reported_with_its_module(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("module", "name", "called_in", "piece"),
     [
-        ("flwr.superlink.runtime.run_serverapp", "GrpcGrid", "run_serverapp", "server_app_process.py: WaitingGrid"),
+        ("flwr.superlink.runtime.run_serverapp", "GrpcGrid", "run_serverapp", "server_app_process.py: RunGrid"),
         (
             "flwr.superlink.runtime.run_serverapp",
             "start_log_uploader",
@@ -147,9 +147,9 @@ def test_a_protocol_message_has_the_fields_we_use(message: str, fields: set[str]
         (
             "flwr.superlink.grid.GrpcGrid.send_and_receive",
             ["self", "messages", "timeout"],
-            "server_app_process.py: WaitingGrid",
+            "waiting_grid.py: WaitingGrid",
         ),
-        ("flwr.superlink.grid.GrpcGrid.pull_messages", ["self", "message_ids"], "server_app_process.py: WaitingGrid"),
+        ("flwr.superlink.grid.GrpcGrid.pull_messages", ["self", "message_ids"], "waiting_grid.py: WaitingGrid"),
         (
             "flwr.supernode.start_client_internal._push_messages",
             ["state", "object_store", "send", "push_object"],
@@ -170,7 +170,7 @@ def test_a_protocol_message_has_the_fields_we_use(message: str, fields: set[str]
         ),
         (f"{SUPERNODE_RUNTIME}.__init__", ["self", "state_factory", "objectstore_factory"], "supernode_runtime.py"),
         ("flwr.supercore.heartbeat.HeartbeatSender.__init__", ["self", "heartbeat_fn"], "heartbeat.py: Heartbeat"),
-        ("flwr.superlink.grid.GrpcGrid._connect", ["self"], "server_app_process.py: WaitingGrid"),
+        ("flwr.superlink.grid.GrpcGrid._connect", ["self"], "waiting_grid.py: WaitingGrid"),
     ],
 )
 def test_a_function_takes_the_parameters_we_give(function: str, parameters: list[str], piece: str) -> None:
@@ -273,7 +273,7 @@ def test_flower_does_as_we_expect(where: str, text: str, why: str) -> None:
         (
             {"_addr", "_insecure", "_cert", "_token", "_channel", "_grpc_stub", "_retry_invoker"},
             "flwr.superlink.grid.GrpcGrid",
-            "server_app_process.py: WaitingGrid._connect",
+            "waiting_grid.py: WaitingGrid._connect",
         ),
         (
             {"msg_store", "lock_msg_store", "is_retrieved"},
@@ -319,7 +319,7 @@ def test_a_class_keeps_what_we_look_at(attributes: set[str], where: str, piece: 
             "flwr.superlink.grid.GrpcGrid._connect",
             {"log", "create_channel", "RuntimeVersionClientInterceptor", "RuntimeTokenClientInterceptor"}
             | {"RuntimeStub", "wrap_stub"},
-            "server_app_process.py: WaitingGrid._connect",
+            "waiting_grid.py: WaitingGrid._connect",
         ),
         (
             "flwr.client.grpc_rere_client.node_auth_client_interceptor.NodeAuthClientInterceptor.intercept_unary_unary",

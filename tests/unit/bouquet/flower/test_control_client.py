@@ -2,6 +2,7 @@
 
 # ruff: noqa: N802  the methods have the names of the calls
 
+import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from bouquet.flower.control_client import ControlApiError, ControlClient, KnownN
 class FakeControl(ControlServicer):
     refusal = ""
     stopped = 0
+    submitted: Any = None
 
     def ListNodes(self, request: Any, context: grpc.ServicerContext) -> Any:
         return control_pb2.ListNodesResponse(
@@ -48,6 +50,12 @@ class FakeControl(ControlServicer):
             unknown = {"code": 16, "public_message": "Run ID not found.", "public_details": None}
             context.abort(grpc.StatusCode.NOT_FOUND, json.dumps(unknown))
         return control_pb2.ListRunsResponse(run_dict={request.run_id: runs[request.run_id]})
+
+    def StartRun(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if self.refusal:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
+        self.submitted = request
+        return control_pb2.StartRunResponse(run_id=8)
 
     def StopRun(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.stopped = request.run_id
@@ -136,3 +144,19 @@ def test_a_log_is_streamed_from_a_time_on_and_an_interruption_is_an_error(
     servicer.refusal = "going away"
     with pytest.raises(ControlApiError, match="UNAVAILABLE: going away"):
         list(client.stream_log(6, 0.0, 5))
+
+
+def test_a_run_is_submitted_as_flwr_run_does_it(control: tuple[FakeControl, ControlClient]) -> None:
+    servicer, client = control
+    assert client.start_run(b"fab", "rounds=3 name='a b'", 5) == 8
+    assert servicer.submitted.fab.content == b"fab"
+    assert servicer.submitted.fab.hash_str == hashlib.sha256(b"fab").hexdigest()
+    assert servicer.submitted.override_config["rounds"].sint64 == 3
+    assert servicer.submitted.override_config["name"].string == "a b"
+
+
+def test_a_rejected_run_is_an_error(control: tuple[FakeControl, ControlClient]) -> None:
+    servicer, client = control
+    servicer.refusal = "no such key"
+    with pytest.raises(ControlApiError, match="INVALID_ARGUMENT: no such key"):
+        client.start_run(b"fab", "", 5)

@@ -19,6 +19,7 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.start_client_internal import _make_fleet_connection_retry_invoker
 
+from bouquet.contract.partitions import NUM_PARTITIONS_HEADER, PARTITION_ID_HEADER
 from bouquet.flower.channels import with_quick_retries
 from bouquet.flower.fleet_client import FleetClient, SuperLinkUnreachableError
 from tests.unit.bouquet.flower.node_fakes import message, reply_to
@@ -37,12 +38,15 @@ class FakeFleet(FleetServicer):
         self.replies: list[Any] = []
         self.objects: dict[str, bytes] = {}
         self.beat = threading.Event()
+        self.partition_ids: set[str | None] = set()
+        self.num_partitions: int | None = None
 
     def _note(self, call: str, context: grpc.ServicerContext) -> None:
         self.calls.append(call)
         metadata = dict(context.invocation_metadata())
         assert metadata[SIGNATURE_HEADER]
         self.keys.add(metadata[PUBLIC_KEY_HEADER])
+        self.partition_ids.add(metadata.get(PARTITION_ID_HEADER))
         if call in self.refusals:
             context.abort(self.refusals[call], "refused by the test")
 
@@ -96,6 +100,8 @@ class FakeFleet(FleetServicer):
 
     def GetRun(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._note("GetRun", context)
+        if self.num_partitions is not None:
+            context.set_trailing_metadata(((NUM_PARTITIONS_HEADER, str(self.num_partitions)),))
         return run_pb2.GetRunResponse(run=run_pb2.Run(run_id=request.run_id))
 
     def GetFab(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -157,6 +163,28 @@ def test_messages_and_objects_go_both_ways(fleet: tuple[FakeFleet, str]) -> None
     assert [one.metadata.reply_to_message_id for one in servicer.replies] == [sent.metadata.message_id]
     assert not servicer.replies[0].content.ListFields()
     assert servicer.objects == {"a": b"part"}
+
+
+def test_a_node_says_in_each_call_which_partition_it_holds(fleet: tuple[FakeFleet, str]) -> None:
+    servicer, address = fleet
+    with client(address) as connection:
+        connection.receive()
+    assert servicer.partition_ids == {None}
+    servicer.partition_ids.clear()
+    with client(address, partition_id=4) as connection:
+        connection.receive()
+    assert servicer.partition_ids == {"4"}
+
+
+@pytest.mark.parametrize("num_partitions", [None, 12])
+def test_a_run_that_a_node_joins_has_its_number_of_partitions_if_the_superlink_says_it(
+    fleet: tuple[FakeFleet, str], num_partitions: int | None
+) -> None:
+    servicer, address = fleet
+    servicer.num_partitions = num_partitions
+    with client(address) as connection:
+        run, found = connection.join_run(5)
+    assert (run.run_id, found) == (5, num_partitions)
 
 
 def test_a_superlink_that_cannot_be_reached_is_given_up_after_the_time_that_is_set() -> None:

@@ -4,9 +4,17 @@ from typing import Any
 import pytest
 from flwr.common.constant import PUBLIC_KEY_HEADER
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.error import FlowerError
 
+from bouquet.contract.partitions import (
+    NUM_PARTITIONS_HEADER,
+    PARTITION_ID_HEADER,
+    read_partition_ids,
+    write_num_partitions,
+)
 from bouquet.flower import fleet_servicer, liveness
 from bouquet.flower.fleet_servicer import EventFleetServicer
 from bouquet.flower.superlink_events import SuperLinkEvents, replies_key
@@ -21,7 +29,7 @@ class Fleet:
         self.node_id = self.traffic.node_id
         self.events = SuperLinkEvents()
         self.servicer = EventFleetServicer(
-            self.traffic.states, self.traffic.objects, enable_supernode_auth=True, events=self.events
+            self.traffic.states, self.traffic.objects, enable_supernode_auth=True, events=self.events, run_dir=folder
         )
 
     def pull(self) -> list[str]:
@@ -96,3 +104,54 @@ def test_a_second_process_of_a_node_that_is_alive_is_refused(fleet: Fleet, monke
 def test_a_node_is_not_replaced_by_a_process_that_does_not_hold_its_key(fleet: Fleet) -> None:
     with pytest.raises(FlowerError):
         fleet.activate(signed_by=b"another")
+
+
+@pytest.mark.parametrize("call", ["pull", "heartbeat", "activate"])
+def test_the_partition_that_a_node_reports_is_recorded_at_any_call(fleet: Fleet, call: str, tmp_path: Path) -> None:
+    caller = Caller(((PARTITION_ID_HEADER, "4"), (PUBLIC_KEY_HEADER, b"key")))
+    node = Node(node_id=fleet.node_id)
+    if call == "pull":
+        fleet.servicer.PullMessages(PullMessagesRequest(node=node), caller)
+    elif call == "heartbeat":
+        fleet.servicer.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=node, heartbeat_interval=30), caller)
+    else:
+        fleet.servicer.ActivateNode(ActivateNodeRequest(public_key=b"key", heartbeat_interval=30), caller)
+    assert read_partition_ids(tmp_path) == {fleet.node_id: 4}
+
+
+@pytest.mark.parametrize("value", ["", "-1", "four", "\u0664"])
+def test_a_partition_that_is_no_number_is_ignored(fleet: Fleet, value: str, tmp_path: Path) -> None:
+    caller = Caller(((PARTITION_ID_HEADER, value),))
+    fleet.servicer.PullMessages(PullMessagesRequest(node=Node(node_id=fleet.node_id)), caller)
+    assert read_partition_ids(tmp_path) == {}
+
+
+def test_a_process_without_the_nodes_key_cannot_report_a_partition_for_it(fleet: Fleet, tmp_path: Path) -> None:
+    caller = Caller(((PARTITION_ID_HEADER, "4"), (PUBLIC_KEY_HEADER, b"another")))
+    with pytest.raises(FlowerError):
+        fleet.servicer.ActivateNode(ActivateNodeRequest(public_key=b"key", heartbeat_interval=30), caller)
+    assert read_partition_ids(tmp_path) == {}
+
+
+def test_a_record_that_cannot_be_written_does_not_disturb_the_node(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bouquet.contract.partitions.write_atomically", full)
+    caller = Caller(((PARTITION_ID_HEADER, "4"),))
+    request = SendNodeHeartbeatRequest(node=Node(node_id=fleet.node_id), heartbeat_interval=30)
+    assert fleet.servicer.SendNodeHeartbeat(request, caller).success
+
+
+def test_a_run_has_its_number_of_partitions_in_the_metadata_once_it_is_known(fleet: Fleet, tmp_path: Path) -> None:
+    request = GetRunRequest(node=Node(node_id=fleet.node_id), run_id=fleet.traffic.run_id)
+    before, after = Caller(), Caller()
+    (task,) = fleet.traffic.state.get_tasks()
+    fleet.traffic.state.claim_task(task.task_id)
+    fleet.traffic.state.activate_task(task.task_id)
+    fleet.servicer.GetRun(request, before)
+    write_num_partitions(tmp_path, fleet.traffic.run_id, 10)
+    fleet.servicer.GetRun(request, after)
+    assert (before.trailing, after.trailing) == ((), ((NUM_PARTITIONS_HEADER, "10"),))

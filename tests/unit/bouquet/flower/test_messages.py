@@ -27,10 +27,10 @@ def test_an_error_is_named_by_its_object_id(tmp_path: Path) -> None:
     assert (named.has_content(), named.error.reason) == (False, "the reason")
 
 
-def test_an_error_that_the_superlink_gives_on_behalf_of_a_node_comes_from_that_node_and_names_it() -> None:
+def test_an_error_that_the_superlink_gives_on_behalf_of_a_node_comes_from_that_node() -> None:
     given = with_message_id(error_to(message(1)))
-    named = error_from_node(given, 42)
-    assert (named.metadata.src_node_id, named.error.reason) == (42, "SuperNode 42: killed")
+    named = error_from_node(given, 42, "partition-id 4: killed")
+    assert (named.metadata.src_node_id, named.error.reason) == (42, "partition-id 4: killed")
     assert named.error.code == given.error.code
     expected = metadata_to_proto(given.metadata)
     expected.src_node_id = 42

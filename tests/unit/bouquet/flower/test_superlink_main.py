@@ -50,7 +50,9 @@ class SuperLink:
         """Create the SuperLink with more arguments."""
         self.arguments(*more)
         config = _parse_superlink_lifespan_config()
-        lifespan = create_lifespan(config, self.events, MessageFiles(self.folder / "messages"), first=first)
+        lifespan = create_lifespan(
+            config, self.events, MessageFiles(self.folder / "messages"), run_dir=self.folder, first=first
+        )
         self.lifespans.append(lifespan)
         return lifespan
 
@@ -206,7 +208,7 @@ def test_a_superlink_serves_until_a_signal_and_then_shuts_down(superlink: SuperL
     superlink.monkeypatch.setattr("signal.pause", pause)
     superlink.monkeypatch.setattr("flwr.supercore.exit.signal_handler.flwr_exit", exit_by_signal)
     with pytest.raises(SystemExit):
-        run_superlink(superlink.events, MessageFiles(superlink.folder / "messages"))
+        run_superlink(superlink.events, MessageFiles(superlink.folder / "messages"), run_dir=superlink.folder)
     assert done == ["serving: [True]", "SuperLink terminated gracefully.", "shutdown"]
 
 
@@ -216,7 +218,7 @@ def test_a_start_that_fails_is_reported_as_flower_does(
     superlink.database = superlink.folder / "missing" / "superlink.db"
     superlink.arguments()
     with pytest.raises(SystemExit):
-        run_superlink(superlink.events, MessageFiles(superlink.folder / "messages"))
+        run_superlink(superlink.events, MessageFiles(superlink.folder / "messages"), run_dir=superlink.folder)
     ((code, message),) = exits
     assert code == ExitCode.SUPERLINK_INVALID_ARGS
     assert "unable to open database file" in message

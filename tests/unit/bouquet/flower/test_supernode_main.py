@@ -59,6 +59,13 @@ def test_a_run_that_begins_after_a_change_of_size_sees_it_and_one_before_does_no
     assert first_context.node_config == CONFIG
 
 
+def test_the_number_of_partitions_of_a_run_is_the_superlinks_whatever_the_size_is_now() -> None:
+    node = Node()
+    node.client.num_partitions = 10
+    node.session.resize(20)
+    assert node_config(node, RUN_ID) == CONFIG | {"num-partitions": 10}
+
+
 def test_a_node_without_work_leaves_at_once(signals: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supernode_main, "STOCK_PULL_SECONDS", 0)
     node = Node()

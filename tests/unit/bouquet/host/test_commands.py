@@ -93,6 +93,25 @@ def test_the_flag_run_config_wins_over_the_variable(given: list[HostSettings], m
     assert [settings.run_config for settings in given] == ["num-server-rounds=1", "", "num-server-rounds=5"]
 
 
+def test_the_path_on_the_command_line_wins_over_the_variable_and_starts_at_the_current_folder(
+    given: list[HostSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["run"])
+    monkeypatch.setenv("APP", "examples/one")
+    main(["run"])
+    main(["run", "two", "--run-config", "a=1"])
+    assert [settings.app for settings in given] == [PROJECT, PROJECT / "examples" / "one", tmp_path / "two"]
+
+
+def test_a_path_that_is_no_app_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(commands, "up", lambda settings: pytest.fail("started"))
+    with pytest.raises(SettingError, match="it has no pyproject.toml"):
+        main(["run", str(tmp_path)])
+
+
 def test_flwr_gets_its_home_without_a_tilde(given: list[HostSettings]) -> None:
     main(["run"])
     assert os.environ["FLWR_HOME"] == str(given[0].flower_home) == str(Path.home() / "my flwr")
@@ -116,9 +135,11 @@ def test_an_app_that_the_fleet_cannot_run_is_refused_before_anything_is_built_or
             return "3.11"
 
     (tmp_path / "pyproject.toml").write_text(
-        '[project]\nname = "new"\ndependencies = ["flwr>=1.40"]\n[tool.flwr.app.components]\nserverapp = "x:app"\n'
+        '[project]\nname = "new"\ndependencies = ["flwr>=1.40"]\n'
+        '[tool.flwr.app.components]\nserverapp = "x:app"\nclientapp = "x:app"\n'
     )
     monkeypatch.setattr(commands, "choose_fleet", lambda settings: (Untouched(), "containers, because I say so"))
-    settings = HostSettings.read({"APP": str(tmp_path), "RESULTS": str(tmp_path / "results")})
+    folders = {"APP": tmp_path, "RESULTS": tmp_path / "results", "BOUQUET_HOME": tmp_path / "home"}
+    settings = HostSettings.read({name: str(folder) for name, folder in folders.items()})
     with pytest.raises(SettingError, match=r"the app needs flwr>=1.40, and this fleet has Flower 1\.34\.0"):
         commands.up(settings)

@@ -1,6 +1,5 @@
-"""A run: its log, its end, its interruption; the table of one that succeeded, the error of one that did not."""
+"""A run: its log, its end, its interruption."""
 
-import json
 import os
 import signal
 import time
@@ -16,72 +15,10 @@ from bouquet.host import run
 from bouquet.host.connection import write_connection
 from bouquet.host.endpoint import Endpoint
 from bouquet.host.interrupts import Interrupted, Terminated
-from bouquet.host.run import Outcome, stop_command, submit, summary
+from bouquet.host.run import Outcome, stop_command, submit
 
-
-def phase(replies: int, failures: int = 0, **metrics: float) -> dict[str, Any]:
-    errors = {str(n): f"partition-id {n}: Traceback\nValueError: boom {n}" for n in range(failures)}
-    return {"metrics": metrics, "replies": replies, "failures": failures, "seconds": 1.0, "nodes": {}, "errors": errors}
-
-
-def leave(folder: Path, *, model: bool = True, failures: int = 0) -> None:
-    folder.mkdir()
-    rounds = [
-        {
-            "round": n,
-            "train": phase(5 - failures, failures, train_loss=2.0, train_acc=0.25),
-            "evaluate": phase(10, eval_loss=1.9, eval_acc=0.3),
-            "central": {"eval_loss": 1.8, "eval_acc": 0.35},
-            "seconds": 12.5,
-        }
-        for n in (1, 2)
-    ]
-    metrics = {"rounds": rounds, "dataset": {"name": "cifar10-sample", "source": "sample"}}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    if model:
-        (folder / "final_model.keras").write_bytes(b"model")
-
-
+APP = Path("/some/app")
 COMPLETED = Outcome("7", "finished:completed", "")
-
-
-def test_a_completed_run_shows_its_rounds_its_dataset_and_where_its_files_are(tmp_path: Path) -> None:
-    leave(tmp_path / "7")
-    shown = summary(tmp_path, COMPLETED)
-    assert "5 of 5" in shown
-    assert "10 of 10" in shown
-    assert "0.3000" in shown
-    assert "eval_acc 0.3500" in shown
-    assert "cifar10-sample (sample)" in shown
-    for name in ("final_model.keras", "history.png", "metrics.json"):
-        assert str(tmp_path / "7" / name) in shown
-
-
-def test_the_summary_counts_the_nodes_that_joined_and_left(tmp_path: Path) -> None:
-    leave(tmp_path / "7")
-    assert "at the start" not in summary(tmp_path, COMPLETED)
-    file = tmp_path / "7" / "metrics.json"
-    changes = [{"what": "joined"}, {"what": "left"}, {"what": "joined"}]
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"num-supernodes": 10, "fleet-changes": changes}))
-    shown = summary(tmp_path, COMPLETED)
-    assert "10 SuperNodes at the start, then 2 joined and 1 left; metrics.json names them under" in shown
-
-
-def test_a_failed_run_names_its_status_the_details_the_nodes_and_their_reasons(tmp_path: Path) -> None:
-    leave(tmp_path / "7", model=False, failures=2)
-    with pytest.raises(RunError) as failed:
-        summary(tmp_path, Outcome("7", "finished:failed", "batch-size=0: must be at least 1"))
-    assert "finished:failed: batch-size=0: must be at least 1" in str(failed.value)
-    assert "node 1: ValueError: boom 1" in failed.value.hint
-    assert failed.value.exit_code != 0
-
-
-@pytest.mark.parametrize("metrics_written", [True, False])
-def test_a_completed_run_without_a_model_is_a_failure(tmp_path: Path, metrics_written: bool) -> None:
-    if metrics_written:
-        leave(tmp_path / "7", model=False)
-    with pytest.raises(RunError, match="ended without a model"):
-        summary(tmp_path, COMPLETED)
 
 
 class FakeControl:
@@ -140,7 +77,7 @@ def control(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeContr
         monkeypatch.setattr("bouquet.flower.control_client.ControlClient", fake)
         return fake
 
-    monkeypatch.setattr(run, "submit_app", lambda app, run_config, endpoint: 7)
+    monkeypatch.setattr(run, "submit_app", lambda app, run_config, endpoint: {APP: 7}[app])
     monkeypatch.setattr(run, "FLWR", Path("/environment/bin/flwr"))  # without a space
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(run, "SECOND_CTRL_C_SECONDS", 0.05)
@@ -154,7 +91,9 @@ def test_the_log_is_printed_and_the_outcome_asked_from_the_fleets_own_endpoint(
 ) -> None:
     control([("one\n", 1.0), ("two\n", 2.0)])
     write_connection("127.0.0.1:1", tmp_path)  # another fleet's
-    assert submit("", HERE, tmp_path) == COMPLETED
+    submitted: list[str] = []
+    assert submit(APP, "", HERE, tmp_path, lambda: submitted.append(capfd.readouterr().out)) == COMPLETED
+    assert submitted == [""]  # before the log, which may take hours
     assert capfd.readouterr().out == "Successfully started run 7\none\ntwo\n"
 
 
@@ -163,7 +102,7 @@ def test_an_interrupted_log_stream_continues_where_it_stopped(
 ) -> None:
     fake = control([("one\n", 1.0), GONE], [("two\n", 2.0), REFRESH], [("three\n", 3.0)])
     fake.statuses = ["unreachable", "running", "finished:completed"]
-    assert submit("", HERE, tmp_path) == COMPLETED
+    assert submit(APP, "", HERE, tmp_path) == COMPLETED
     shown = capfd.readouterr().out.splitlines()
     assert shown[1:] == ["one", "bouquet: run 7: log stream interrupted; the run continues", "two", "three"]
     assert fake.after == [0.0, 1.0, 2.0]
@@ -173,7 +112,7 @@ def test_a_run_that_ended_while_the_stream_was_interrupted_still_shows_the_rest_
     control: Callable[..., FakeControl], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     control([("one\n", 1.0), GONE], [("two\n", 2.0)])
-    assert submit("", HERE, tmp_path) == COMPLETED
+    assert submit(APP, "", HERE, tmp_path) == COMPLETED
     assert capfd.readouterr().out.splitlines()[1:] == ["one", "two"]
 
 
@@ -183,7 +122,7 @@ def test_a_superlink_that_stays_unreachable_is_an_error_with_the_reason(
     monkeypatch.setattr(run, "RECONNECT_TIMEOUT", 0.05)
     control([GONE]).statuses = ["unreachable"]
     with pytest.raises(RunError, match=r"run 7: its status is unknown \(here: UNAVAILABLE: nobody answers\)"):
-        submit("", HERE, tmp_path)
+        submit(APP, "", HERE, tmp_path)
 
 
 def test_ctrl_c_says_that_the_run_continues_and_how_to_stop_it(
@@ -192,7 +131,7 @@ def test_ctrl_c_says_that_the_run_continues_and_how_to_stop_it(
     fake = control([("one\n", 1.0), KeyboardInterrupt()])
     write_connection(HERE.address, tmp_path, HERE.root_certificate)
     with pytest.raises(Interrupted) as interrupted:
-        submit("", HERE, tmp_path)
+        submit(APP, "", HERE, tmp_path)
     assert (interrupted.value.line, interrupted.value.exit_code) == ("", 130)
     (line,) = capfd.readouterr().err.split("\n")[1:-1]
     assert line.startswith(f"bouquet: run 7 continues; stop it with: FLWR_HOME={tmp_path} ")
@@ -217,7 +156,7 @@ def test_a_second_ctrl_c_stops_the_run_or_says_why_not(
     monkeypatch.setattr(fake, "stream_log", press_ctrl_c)
     monkeypatch.setattr("time.sleep", lambda seconds: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Interrupted) as interrupted:
-        submit("", HERE, tmp_path)
+        submit(APP, "", HERE, tmp_path)
     assert interrupted.value.exit_code == 130
     if refusal is None:
         assert fake.stopped == [7]
@@ -231,7 +170,7 @@ def test_sigterm_says_that_the_run_continues_and_does_not_wait(
 ) -> None:
     control([Terminated()])
     with pytest.raises(Interrupted) as interrupted:
-        submit("", HERE, tmp_path)
+        submit(APP, "", HERE, tmp_path)
     assert interrupted.value.exit_code == 143
     assert capfd.readouterr().err.endswith("flwr stop 7 local-deployment\n")
 
@@ -253,7 +192,7 @@ def test_ctrl_c_during_the_submission_says_whether_a_run_was_submitted(
     if submitted:
         fake.submitted.append(KnownRun(8, "running", "", time.time() + 1))
     with pytest.raises(Interrupted) as interrupted:
-        submit("", HERE, tmp_path)
+        submit(APP, "", HERE, tmp_path)
     if submitted:
         assert "run 8 continues" in capfd.readouterr().err
     else:

@@ -12,6 +12,7 @@ from bouquet.settings.gpu_settings import GpuSettings
 from bouquet.settings.host import PROJECT, HostSettings
 from bouquet.settings.node import SuperNodeSettings
 from bouquet.settings.oneshot import EnrolSettings
+from bouquet.settings.run_settings import RunSettings
 from bouquet.settings.superlink import SuperLinkSettings
 
 
@@ -197,6 +198,22 @@ def test_the_variables_of_the_executor_are_those_that_it_reads() -> None:
     assert set(recorder) == set(VARIABLES)
 
 
+def test_a_run_waits_two_minutes_for_the_fleet_and_an_hour_for_replies_by_default() -> None:
+    settings = RunSettings.read({"BOUQUET_SIZE_FILE": "/size", "BOUQUET_RUN_DIR": "/run"})
+    assert (settings.fleet_deadline, settings.round_deadline) == (120, 3600)
+    assert (settings.size_file, settings.run_dir) == (Path("/size"), Path("/run"))
+    assert RunSettings.read({"ROUND_DEADLINE": "0"}).round_deadline is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("FLEET_DEADLINE", "0"), ("ROUND_DEADLINE", "-1"), ("ROUND_DEADLINE", "1h")]
+)
+def test_an_impossible_deadline_is_refused_before_anything_starts(name: str, value: str) -> None:
+    for reader in (HostSettings, SuperLinkSettings, RunSettings):
+        with pytest.raises(SettingError, match=f"{name}={value}: "):
+            reader.read({name: value})
+
+
 def test_the_bounds_of_a_clientapps_process_are_not_set_by_default() -> None:
     settings = ExecutorSettings.read("clientapp", {"EXECUTOR_GROWTH": ""})
     assert (settings.messages, settings.growth_mib) == (None, None)
@@ -231,3 +248,13 @@ def test_a_tilde_in_a_path_is_the_home_and_a_relative_path_starts_at_the_checkou
 def test_a_home_of_an_unknown_user_is_refused() -> None:
     with pytest.raises(SettingError, match="RESULTS=~nobody-here/x: there is no such home folder"):
         HostSettings.read({"RESULTS": "~nobody-here/x"})
+
+
+@pytest.mark.parametrize(
+    ("value", "preload"),
+    [("", None), ("none", ()), ("numpy", ("numpy",)), ("keras, flwr_datasets", ("keras", "flwr_datasets"))],
+)
+def test_what_is_preloaded_follows_from_the_packages_unless_the_setting_says_it(
+    value: str, preload: tuple[str, ...] | None
+) -> None:
+    assert ExecutorSettings.read("clientapp", {"EXECUTOR_PRELOAD": value}).preload == preload

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +85,16 @@ def test_no_image_is_built_for_a_project_of_another_checkout(tmp_path: Path, mon
     with pytest.raises(FleetError, match="another checkout"):
         list(other.prepare(SHIPPED))
     assert not other._docker.compose.built  # type: ignore[attr-defined]
+
+
+def test_images_that_have_the_packages_already_are_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bouquet.host.fleet.compose.compose_plugin.ensure", lambda: "found")
+    monkeypatch.setattr("bouquet.host.fleet.compose.base_image.ensure", lambda: pytest.fail("no base image is needed"))
+    monkeypatch.setenv("TAG", "")
+    own = fleet([], PROJECT)
+    list(own.prepare(replace(SHIPPED, images="bundle-1")))
+    assert os.environ["TAG"] == "bundle-1"
+    assert not own._docker.compose.built  # type: ignore[attr-defined]
 
 
 def test_a_checkout_reached_through_a_link_is_the_same_checkout(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS
 from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.host import PROJECT, HostSettings
 from bouquet.settings.node import SuperNodeSettings
+from bouquet.settings.run_settings import RunSettings
 
 DOCKERFILES = ("Dockerfile.superlink", "Dockerfile.supernode")
 UID = "49999"
@@ -31,13 +32,15 @@ INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
     *("BOUQUET_SIZE_FILE", "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED", "TASK_SLOT"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
-    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"),
+    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB", "BOUQUET_RESULTS_DIR", "BOUQUET_NODE_CONFIG_DIGEST"),
+    *("BOUQUET_HF_CACHE", "BOUQUET_NODE_CONFIG_FILE", "HF_HOME"),
 }
 """Variables that the fleets set for their own processes: not settings of the user."""
 
 OPTIONAL = (
     *("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES"),
-    *("EXECUTOR_GROWTH", "TAG", "BOUQUET_PACKAGES", "SSL_CERT_FILE", "grpc_proxy"),
+    *("EXECUTOR_GROWTH", "EXECUTOR_PRELOAD", "TAG", "BOUQUET_PACKAGES", "SSL_CERT_FILE", "grpc_proxy", "HF_CACHE"),
+    *("NODE_CONFIG_FILE", "BOUQUET_NODE_CONFIG_DIGEST"),
 )
 """Documented as unset; the Compose file has a fallback for each."""
 
@@ -66,7 +69,7 @@ def documented(*, active_only: bool = False) -> dict[str, str]:
 
 
 def test_one_definition_per_role(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {*ROLES, *ONE_SHOTS, "ready"}
+    assert set(compose["services"]) == {*ROLES, *ONE_SHOTS, "ready", "submit"}
 
 
 def test_the_compose_file_runs_no_shell() -> None:
@@ -82,7 +85,7 @@ def test_ports_are_on_loopback_except_for_the_fleet_api_on_request(compose: dict
     ]
 
 
-@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS])
+@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS, "submit"])
 def test_containers_run_hardened(compose: dict[str, Any], role: str) -> None:
     service = compose["services"][role]
     assert service["init"] is True
@@ -153,7 +156,7 @@ def readers(compose: dict[str, Any], volume: str) -> dict[str, bool]:
 
 def test_a_secret_is_mounted_only_where_it_is_used(compose: dict[str, Any]) -> None:
     assert readers(compose, "authority") == {"certificates": True}
-    assert readers(compose, "server") == {"certificates": True, "superlink": False}
+    assert readers(compose, "server") == {"certificates": True, "superlink": False, "submit": False}
     assert readers(compose, "identities") == {"certificates": True, "setup": True, "supernode": False}
 
 
@@ -216,7 +219,35 @@ def test_a_missing_dataset_is_an_error_not_a_new_folder(compose: dict[str, Any])
         assert dataset["bind"]["create_host_path"] is False
 
 
-@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS])
+def test_a_brought_cache_and_the_node_config_are_read_only_and_never_created() -> None:
+    services = merged(HF_CACHE="/brought", NODE_CONFIG_FILE="/nodes.toml", NODE_CONFIG='a="$b"')
+    for role, sources in (
+        ("superlink", {"/hf-cache": "/brought"}),
+        ("supernode", {"/node-config.toml": "/nodes.toml"}),
+    ):
+        mounts = {volume["target"]: volume for volume in services[role]["volumes"]}
+        for target, source in {"/hf-cache": "/brought", **sources}.items():
+            assert (mounts[target]["source"], mounts[target]["read_only"]) == (source, True)
+            assert not mounts[target].get("bind", {}).get("create_host_path")
+        assert services[role]["environment"]["BOUQUET_HF_CACHE"] == "/hf-cache"
+    environment = services["supernode"]["environment"]
+    assert environment["NODE_CONFIG"].replace("$$", "$") == 'a="$b"'
+    assert environment["BOUQUET_NODE_CONFIG_FILE"] == "/node-config.toml"
+    assert "NODE_CONFIG" not in services["superlink"]["environment"]
+
+
+def test_a_changed_file_with_the_node_config_recreates_the_nodes_only() -> None:
+    before, after = (merged(BOUQUET_NODE_CONFIG_DIGEST=digest) for digest in ("1", "2"))
+    assert [name for name in before if before[name] != after[name]] == ["supernode"]
+
+
+def test_without_a_brought_cache_and_node_config_the_nodes_are_told_so() -> None:
+    for service in (merged()[role] for role in ROLES):
+        assert not service["environment"]["BOUQUET_HF_CACHE"]
+        assert not service["environment"].get("BOUQUET_NODE_CONFIG_FILE")
+
+
+@pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS, "submit"])
 def test_every_volume_is_mounted_where_the_user_may_write(compose: dict[str, Any], role: str) -> None:
     targets = [v["target"] for v in compose["services"][role]["volumes"] if v["type"] == "volume"]
     dockerfile = text(f"Dockerfile.{role if role in ROLES else 'superlink'}").replace("\\\n", "")
@@ -310,7 +341,7 @@ def test_every_setting_of_the_compose_file_is_documented_with_the_same_default(c
         if name not in OPTIONAL:
             assert defaults[name] == default, name
     for name in re.findall(r"\$\{(\w+)", text_of_both):
-        assert name in documented()
+        assert name in documented() or name in INTERNAL
     for service in compose["services"].values():
         for name, value in service.get("environment", {}).items():
             assert value is not None or name in documented()
@@ -328,6 +359,7 @@ def test_every_setting_that_the_commands_read_is_documented_with_the_same_defaul
     given = documented(active_only=True)
     assert HostSettings.read(Asked(given)) == HostSettings.read({})
     assert ExecutorSettings.read("clientapp", Asked(given)) == ExecutorSettings.read("clientapp", {})
+    assert RunSettings.read(Asked(given)) == RunSettings.read({})
     assert SuperNodeSettings.read(given) == SuperNodeSettings.read({})
     assert names - INTERNAL <= documented().keys()
 

@@ -10,8 +10,9 @@ import pytest
 
 from bouquet.errors import FleetError, SettingError
 from bouquet.host.fleet.processes import ProcessFleet
-from bouquet.host.fleet.supervisor import write_plan
+from bouquet.host.fleet.supervisor import Child, write_plan
 from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS, UNKNOWN, PackageList, list_digest
+from bouquet.settings import run_settings
 from bouquet.settings.executor_settings import VARIABLES
 from bouquet.settings.host import PROJECT, HostSettings
 
@@ -47,6 +48,19 @@ def test_a_folder_of_the_users_in_place_of_the_fleets_is_refused_and_kept(tmp_pa
         fleet.up()
     fleet.down(volumes=True)
     assert (logs / "diary").exists()
+
+
+@pytest.mark.parametrize("variable", run_settings.VARIABLES)
+def test_a_change_of_a_deadline_changes_the_superlink_only(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = ProcessFleet(HostSettings.read({"BOUQUET_HOME": str(tmp_path)}))
+    monkeypatch.delenv(variable, raising=False)
+    superlink, *supernodes = fleet._children()
+    monkeypatch.setenv(variable, "7")
+    changed, *same = fleet._children()
+    assert changed.environment[variable] == "7"
+    assert (changed != superlink, same) == (True, supernodes)
 
 
 def test_results_are_copied_and_the_fleet_keeps_them(tmp_path: Path) -> None:
@@ -107,3 +121,30 @@ def test_the_list_of_a_running_fleet_is_the_one_in_its_environment(
     (tmp_path / "env").mkdir()
     shutil.copy(SHIPPED_LISTS[0] / LIST, tmp_path / "env")
     assert fleet.packages() == list_digest((SHIPPED_LISTS[0] / LIST).read_bytes())
+
+
+def test_a_changed_file_with_the_node_config_changes_the_fleets_plan(tmp_path: Path) -> None:
+    file = tmp_path / "nodes.toml"
+
+    def children() -> list[Child]:
+        return ProcessFleet(
+            HostSettings.read({"BOUQUET_HOME": str(tmp_path), "NODE_CONFIG_FILE": str(file)})
+        )._children()
+
+    file.write_text("a = 1")
+    before = children()
+    assert children() == before
+    file.write_text("a = 2")
+    assert children() != before
+
+
+def test_a_brought_cache_is_linked_into_a_cache_of_the_fleets_and_otherwise_the_users_own_is_used(
+    tmp_path: Path,
+) -> None:
+    given = {"BOUQUET_HOME": str(tmp_path)}
+    for child in ProcessFleet(HostSettings.read(given))._children():
+        assert not {"HF_HOME", "BOUQUET_HF_CACHE"} & child.environment.keys()
+    for child in ProcessFleet(HostSettings.read({**given, "HF_CACHE": "/brought"}))._children():
+        assert child.environment["BOUQUET_HF_CACHE"] == "/brought"
+        assert child.environment["HF_HOME"] == f"{tmp_path}/processes/cache/huggingface"
+        assert child.environment["HF_DATASETS_CACHE"] == f"{tmp_path}/processes/cache/huggingface/datasets"

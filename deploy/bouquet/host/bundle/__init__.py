@@ -1,0 +1,1 @@
+"""Bundles: one file with images, an app and its data, for a site without a network (docs/bundles.md)."""

@@ -1,0 +1,144 @@
+"""What a run has left: its metrics as tables, the nodes that failed, and the files that the app wrote."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bouquet.errors import RunError
+from bouquet.host.metric_tables import exchanges_table, rounds_table
+from bouquet.host.run import Outcome
+from bouquet.host.text_table import text_table
+
+METRICS = "metrics.json"
+MAX_FILES = 20
+MAX_REASONS = 5
+"""Failures of nodes that are named."""
+MAX_REASON = 200
+"""Characters of the reason of a failure."""
+WIDTH = 120
+"""Characters per line where the output is not a terminal."""
+PARTITION = re.compile(r"partition-id \d+")
+NODE_PREFIX = re.compile(r"^(SuperNode \d+ \(partition-id \d+\)|partition-id \d+): ")
+"""What a reason in one line begins with."""
+KIBI = 1024
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return a run's `metrics.json`; empty if there is none, or if it is a file of the app's own.
+
+    Args:
+        folder: The results of the run.
+    """
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return metrics if isinstance(metrics, dict) and {"run-id", "rounds", "exchanges"} <= metrics.keys() else {}
+
+
+def summary(folder: Path, width: int | None = None) -> str:
+    """Return what a run has left, as text for the terminal.
+
+    Args:
+        folder: The results of the run.
+        width: Characters per line; None for those of the terminal.
+    """
+    metrics = read_metrics(folder)
+    width = width or terminal_width()
+    parts = [
+        [rounds_table(metrics["rounds"], width)] if metrics.get("rounds") else [],
+        [exchanges_table(metrics["exchanges"], width)] if metrics.get("exchanges") else [],
+        [f"failed: {line}" for line in _shortened(failures(metrics))],
+        _changes(metrics),
+        list(_files(folder)),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
+def check_outcome(ended: Outcome, metrics: dict[str, Any]) -> None:
+    """Raise an error for a run that did not complete.
+
+    Args:
+        ended: How the run ended.
+        metrics: Its `metrics.json`.
+
+    Raises:
+        RunError: The run failed, or was stopped. The hint names the nodes that failed and their reasons, if known.
+    """
+    if ended.status != "finished:completed":
+        hint = "; ".join([*_shortened(failures(metrics)), "full logs: make logs"])
+        details = " ".join(ended.details.split())
+        raise RunError(": ".join(filter(None, [f"run {ended.run_id} ended as {ended.status}", details])), hint)
+
+
+def failures(metrics: dict[str, Any]) -> list[str]:
+    """Return a line for each node that failed: when it failed first, its id and the reason."""
+    found: dict[str, str] = {}
+    for when, errors in _errors(metrics):
+        for node_id, reason in errors.items():
+            partition = PARTITION.search(reason)
+            line = f"node {node_id}{f' ({partition[0]})' if partition else ''}: {_last_line(reason)}"
+            found.setdefault(line, f"{when}: {line}")
+    return list(found.values())
+
+
+def terminal_width() -> int:
+    """Return the characters per line of the terminal that stdout is; 120 if it is none."""
+    return shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
+
+
+def _errors(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    for entry in metrics.get("rounds", ()):
+        for phase in ("train", "evaluate"):
+            yield f"round {entry['round']}, {phase}", entry[phase]["errors"]
+    for entry in metrics.get("exchanges", ()):
+        yield f"exchange {entry['exchange']}, {entry['message-type']}", entry["errors"]
+
+
+def _last_line(reason: str) -> str:
+    line = NODE_PREFIX.sub("", (reason.strip().splitlines() or ["no reason"])[-1].strip())
+    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    more = [f"and {len(lines) - MAX_REASONS} more in {METRICS}"] if len(lines) > MAX_REASONS else []
+    return lines[:MAX_REASONS] + more
+
+
+def _changes(metrics: dict[str, Any]) -> list[str]:
+    kinds = [change["what"] for change in metrics.get("fleet-changes", ())]
+    if not kinds:
+        return []
+    return [
+        f"{metrics['num-supernodes']} SuperNodes at the start, then {kinds.count('joined')} joined and "
+        f"{kinds.count('left')} left; {METRICS} names them under `fleet-changes`"
+    ]
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yield a heading and a line for each file, with its path relative to the folder and its size."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    if not found:
+        yield f"the run left no files in {folder}"
+        return
+    yield f"results in {folder}:"
+    shown = [(path.relative_to(folder).as_posix(), _size(path.stat().st_size)) for path in found[:MAX_FILES]]
+    yield from (f"  {line}" for line in text_table(("file", "size"), shown).splitlines()[1:])
+    if len(found) > MAX_FILES:
+        yield f"  and {len(found) - MAX_FILES} more"
+
+
+def _size(size: float) -> str:
+    if size < KIBI:
+        return f"{size:.0f} B"
+    units = ("KiB", "MiB", "GiB", "TiB")
+    for unit in units:
+        size /= KIBI
+        if size < KIBI or unit == units[-1]:
+            break
+    return f"{size:.1f} {unit}"

@@ -1,0 +1,111 @@
+"""What a run has done so far: rounds of a strategy, and exchanges of an app that has its own loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Values = dict[str, Any]
+"""Metrics by name: an int, a float, or a list of these."""
+
+
+@dataclass
+class Phase:
+    """The train or evaluate half of a round.
+
+    Attributes:
+        metrics: The aggregated metrics.
+        nodes: The partition-id and metrics of each node that replied, by node id.
+        errors: The reason for each node that failed or did not reply, by node id.
+        seconds: Time from the sampling of nodes to the aggregated result, in seconds.
+    """
+
+    metrics: Values = field(default_factory=dict)
+    nodes: dict[str, Values] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add_node(self, node_id: int, partition_id: int | None, metrics: Mapping[str, Any]) -> None:
+        """Record the reply of a node."""
+        self.nodes[str(node_id)] = {"partition-id": partition_id, **metrics}
+
+    def joined_errors(self) -> str:
+        """Return the failures in one line."""
+        if not self.errors:
+            return "no node got a message"
+        return "; ".join(f"node {node_id}: {reason}" for node_id, reason in self.errors.items())
+
+    def as_json(self) -> Values:
+        """Return the phase's entry in metrics.json."""
+        return {
+            "metrics": self.metrics,
+            "replies": len(self.nodes),
+            "failures": len(self.errors),
+            "seconds": round(self.seconds, 3),
+            "nodes": self.nodes,
+            "errors": self.errors,
+        }
+
+
+@dataclass
+class Round:
+    """One round of a strategy.
+
+    Attributes:
+        number: Number of the round, from 1; 0 for the evaluation of the initial arrays.
+        train: The train phase.
+        evaluate: The evaluate phase.
+        central: The metrics that the app's `evaluate_fn` returned; None if it returned none.
+        started: When the round started, by the monotonic clock, in seconds.
+        seconds: Time from the start to the end of the round's last phase, in seconds.
+    """
+
+    number: int
+    train: Phase = field(default_factory=Phase)
+    evaluate: Phase = field(default_factory=Phase)
+    central: Values | None = None
+    started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+    def stop_clock(self) -> None:
+        """Set the round's seconds to the time since its start."""
+        self.seconds = time.monotonic() - self.started
+
+    def as_json(self) -> Values:
+        """Return the round's entry in metrics.json."""
+        return {
+            "round": self.number,
+            "train": self.train.as_json(),
+            "evaluate": self.evaluate.as_json(),
+            "central": self.central,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass
+class ExchangeEntry(Phase):
+    """One call of `Grid.send_and_receive` by an app that has its own loop.
+
+    Attributes:
+        number: Number of the exchange, from 1.
+        message_type: Type of the messages; different types are joined by commas.
+    """
+
+    number: int = 1
+    message_type: str = ""
+
+    def average(self) -> None:
+        """Set the metrics to the plain means of the numbers that all nodes gave."""
+        nodes = list(self.nodes.values())
+        names = [name for name in (nodes[0] if nodes else {}) if name != "partition-id"]
+        self.metrics = {
+            name: sum(node[name] for node in nodes) / len(nodes)
+            for name in names
+            if all(isinstance(node.get(name), int | float) for node in nodes)
+        }
+
+    def as_json(self) -> Values:
+        """Return the exchange's entry in metrics.json."""
+        return {"exchange": self.number, "message-type": self.message_type, **super().as_json()}
