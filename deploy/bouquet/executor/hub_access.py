@@ -8,18 +8,23 @@ Nothing is imported for this: `watch` waits until the app, or the preload, impor
 """
 
 import os
+import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.request import getproxies
 
 from bouquet.errors import HostError
 
-CONNECT_SECONDS = 5.0
-"""How long the first connection may take."""
+CONNECT_SECONDS = 6.0
+"""How long the first look-up of the name may take, and then the first connection. A look-up whose first packet is lost
+takes 5 s."""
 
 
 class DatasetUnavailableError(HostError, ConnectionError):
@@ -98,18 +103,19 @@ def _sending(send: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(send)
     def send_or_give_up(request: httpx.Request, **options: Any) -> Any:
-        if not _hub.answers:
-            timeout = request.extensions.setdefault("timeout", {})
-            timeout["connect"] = min(timeout.get("connect") or CONNECT_SECONDS, CONNECT_SECONDS)
         try:
+            if not _hub.answers and not _hub.problem:
+                timeout = request.extensions.setdefault("timeout", {})
+                timeout["connect"] = min(timeout.get("connect") or CONNECT_SECONDS, CONNECT_SECONDS)
+                _wait_for_name(request.url.host)
             response = send(request, **options)
         except OfflineModeIsEnabled:
             if not _hub.problem:
                 raise  # the user's own HF_HUB_OFFLINE
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, TimeoutError) as error:
             if _hub.answers:
                 raise
-            reason = "no answer" if isinstance(error, httpx.TimeoutException) else error
+            reason = error if str(error) else type(error).__name__
             _hub.go_offline(f"{request.url.host} cannot be reached ({reason})")
         else:
             _hub.answers = True
@@ -118,6 +124,26 @@ def _sending(send: Callable[..., Any]) -> Callable[..., Any]:
         raise OfflineModeIsEnabled(f"{_hub.problem}; {_hint('NAME')}")
 
     return send_or_give_up
+
+
+def _wait_for_name(host: str) -> None:
+    """Look a host name up; no timeout of a socket limits that. A proxy would do it itself.
+
+    Raises:
+        TimeoutError: There is no answer in time.
+    """
+    if getproxies():
+        return
+
+    def look_up() -> None:
+        with suppress(OSError):  # connecting says so
+            socket.getaddrinfo(host, None)
+
+    thread = threading.Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError(f"no name server answers within {CONNECT_SECONDS:g} s")
 
 
 def _explain(load: Any) -> None:

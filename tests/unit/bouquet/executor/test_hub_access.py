@@ -23,7 +23,8 @@ print(datasets.load_dataset("some/data", split="train").num_rows)
 
 def execute(code: str, home: Path, **environment: str) -> tuple[str, float]:
     """Run code in a process of its own; return its last line and the seconds that it took."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "BOUQUET_"))}
+    ours = ("HF_", "BOUQUET_", "HTTP", "ALL_PROXY")
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}
     watched = f"from bouquet.executor import hub_access\nhub_access.watch()\n{code}"
     start = time.monotonic()
     ended = subprocess.run(
@@ -70,6 +71,25 @@ def test_the_error_says_that_the_brought_cache_does_not_have_it(filled: Path) ->
 def test_offline_mode_of_the_user_is_named(tmp_path: Path) -> None:
     answer, _ = execute(LOAD, tmp_path, HF_HUB_OFFLINE="1")
     assert "dataset some/data: HF_HUB_OFFLINE=1; HF_CACHE is not set" in answer
+
+
+def test_a_name_server_that_does_not_answer_ends_the_attempt(tmp_path: Path) -> None:
+    silent = "import socket, threading\nsocket.getaddrinfo = lambda *arguments: threading.Event().wait()\n"
+    limit = "hub_access.CONNECT_SECONDS = 0.1\n"
+    answer, seconds = execute(silent + limit + LOAD, tmp_path, HF_ENDPOINT="http://hub.example")
+    assert "dataset some/data: hub.example cannot be reached (no name server answers within 0.1 s); " in answer
+    assert seconds < 15
+
+
+def test_behind_a_proxy_no_name_is_looked_up(tmp_path: Path) -> None:
+    code = """
+looked_up = []
+hub_access.socket.getaddrinfo = lambda *arguments: looked_up.append(arguments[0])
+hub_access._wait_for_name('hub.example')
+print(looked_up)
+"""
+    assert execute(code, tmp_path, https_proxy="http://127.0.0.1:9")[0] == "[]"
+    assert execute(code, tmp_path)[0] == "['hub.example']"
 
 
 def test_an_app_that_expects_the_error_of_the_library_still_catches_it(tmp_path: Path) -> None:
