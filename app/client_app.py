@@ -1,75 +1,82 @@
-"""The ClientApp: how a node answers train, evaluate and query messages."""
+"""The ClientApp: what a node does with a message."""
 
-from logging import INFO
+from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from app.device import device
-from app.model import TENSORFLOW_VERSION, learner
-from app.node_config import Node, name_errors
-from app.run_config import RunConfig
-from app.run_log import log
+from app.dataset import on_node
+from app.run_config import PARTITIONERS
+from app.task import CLASSES, Images, Labels, load_data
+from app.trainer import trainer
 
-app = ClientApp(mods=[name_errors])
+# Flower ClientApp
+app = ClientApp()
 
 
 @app.train()
-def train(message: Message, context: Context) -> Message:
-    """Reply with the weights of the global model after training on this node's train images."""
-    config, node = RunConfig.parse(context.run_config), Node.parse(context.node_config)
-    images = node.partition(message, config).train
-    server_round = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
-    weights, epochs = learner().train(
-        message.content.array_records["arrays"].to_numpy_ndarrays(),
-        images.images,
-        images.labels,
-        epochs=config.local_epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        seed=[config.seed, server_round, node.partition_id],
+def train(msg: Message, context: Context) -> Message:
+    """Train the model on local data."""
+    # Load the data
+    x_train, y_train, _, _ = load_local_data(msg, context)
+
+    # Load the model. It is compiled once per process, not once per message
+    config: dict[str, Any] = context.run_config
+    instructions: Any = msg.content["config"]
+    model = trainer(proximal=config["strategy"] == "fedprox")
+    model.set_weights(msg.content.array_records["arrays"].to_numpy_ndarrays())
+
+    # Train the model
+    loss, accuracy = model.fit(
+        x_train,
+        y_train,
+        epochs=config["local-epochs"],
+        batch_size=config["batch-size"],
+        learning_rate=config["learning-rate"],
+        seed=[config["seed"], instructions["server-round"], int(context.node_config["partition-id"])],
+        proximal_mu=instructions.get("proximal-mu", 0.0),
+        verbose=config["verbose"],
     )
-    if config.verbose:
-        for number, scores in enumerate(epochs, 1):
-            log(INFO, "Epoch %d: loss %.4f, accuracy %.4f", number, scores.loss, scores.accuracy)
-    metrics = MetricRecord(
-        {"train_loss": epochs[-1].loss, "train_acc": epochs[-1].accuracy, "num-examples": len(images)}
-    )
-    content = RecordDict({"arrays": ArrayRecord(weights), "metrics": metrics, "node": node.record()})
-    return Message(content, reply_to=message)
+
+    # Pack and send the model weights and metrics as a message
+    metrics = MetricRecord({"train_loss": loss, "train_acc": accuracy, "num-examples": len(x_train)})
+    content = RecordDict({"arrays": ArrayRecord(model.get_weights()), "metrics": metrics})
+    return Message(content=content, reply_to=msg)
 
 
 @app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    """Reply with the global model's scores on this node's test images, which are never trained on."""
-    config, node = RunConfig.parse(context.run_config), Node.parse(context.node_config)
-    images = node.partition(message, config).test
-    scores = learner().evaluate(
-        message.content.array_records["arrays"].to_numpy_ndarrays(), images.images, images.labels
-    )
-    metrics = MetricRecord({"eval_loss": scores.loss, "eval_acc": scores.accuracy, "num-examples": len(images)})
-    return Message(RecordDict({"metrics": metrics, "node": node.record()}), reply_to=message)
+def evaluate(msg: Message, context: Context) -> Message:
+    """Evaluate the model on local data."""
+    # Load the data
+    _, _, x_test, y_test = load_local_data(msg, context)
 
+    # Load the model
+    model = trainer(proximal=context.run_config["strategy"] == "fedprox")
+    model.set_weights(msg.content.array_records["arrays"].to_numpy_ndarrays())
 
-@app.query("partition_id")
-def partition_id(message: Message, context: Context) -> Message:
-    """Reply with this node's partition-id, without loading the partition."""
-    return Message(RecordDict({"node": Node.parse(context.node_config).record()}), reply_to=message)
+    # Evaluate the model
+    loss, accuracy = model.evaluate(x_test, y_test)
+
+    # Pack and send the metrics as a message
+    metrics = MetricRecord({"eval_loss": loss, "eval_acc": accuracy, "num-examples": len(x_test)})
+    return Message(content=RecordDict({"metrics": metrics}), reply_to=msg)
 
 
 @app.query()
-def query(message: Message, context: Context) -> Message:
-    """Reply with a description of this node: its partition, its images of each class, and what it computes with."""
-    config, node = RunConfig.parse(context.run_config), Node.parse(context.node_config)
-    partition = node.partition(message, config)
-    description = ConfigRecord(
-        {
-            "partition-id": node.partition_id,
-            "num-partitions": node.num_partitions,
-            "num-examples": len(partition),
-            "label-counts": partition.label_counts(),
-            "tensorflow": TENSORFLOW_VERSION,
-            "device": device(),
-        }
-    )
-    return Message(RecordDict({"node": description}), reply_to=message)
+def count_labels(msg: Message, context: Context) -> Message:
+    """Count the images of each class, for the picture of the label counts."""
+    _, y_train, _, y_test = load_local_data(msg, context)
+    counts = np.bincount(np.concatenate([y_train, y_test]), minlength=CLASSES).tolist()
+    metrics = MetricRecord({"partition-id": int(context.node_config["partition-id"]), "label-counts": counts})
+    return Message(content=RecordDict({"metrics": metrics}), reply_to=msg)
+
+
+def load_local_data(msg: Message, context: Context) -> tuple[Images, Labels, Images, Labels]:
+    """Return this node's partition of the dataset that the ServerApp has chosen: x_train, y_train, x_test, y_test."""
+    config: dict[str, Any] = context.run_config
+    node: dict[str, Any] = context.node_config
+    chosen: Any = msg.content["config"]
+    dataset = on_node(chosen["dataset"], chosen["dataset-revision"], node.get("dataset"))
+    partitioner = (config["partitioner"], *(config[key] for key in PARTITIONERS[config["partitioner"]]))
+    return load_data(dataset, node["partition-id"], node["num-partitions"], partitioner, config["seed"])

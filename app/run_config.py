@@ -1,120 +1,82 @@
-"""The run-config, typed and validated: one field for each key of ``[tool.flwr.app.config]``."""
-
-from __future__ import annotations
+"""The rules of the run-config, ``[tool.flwr.app.config]`` in `pyproject.toml`, which Flower does not check."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
-from app.exceptions import SettingError
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedProx, FedYogi, Krum
 
-CentralEvaluation = Literal["off", "final", "every-round"]
+DEFAULT = ""  # a parameter that is not given: Flower's own default applies
+OPTIMIZER = ("eta", "beta-1", "beta-2", "tau")
+STRATEGIES: dict[str, tuple[type[FedAvg], tuple[str, ...]]] = {  # with their parameters
+    "fedavg": (FedAvg, ()),
+    "fedprox": (FedProx, ("proximal-mu",)),
+    "fedadam": (FedAdam, OPTIMIZER),
+    "fedyogi": (FedYogi, OPTIMIZER),
+    "fedmedian": (FedMedian, ()),
+    "krum": (Krum, ("num-malicious-nodes",)),
+}
+PARTITIONERS: dict[str, tuple[str, ...]] = {"iid": (), "dirichlet": ("alpha",), "pathological": ("classes-per-node",)}
+# These have no default in Flower, or, as FedProx's, one that makes it another strategy.
+REQUIRED = {"fedprox": "proximal-mu", "dirichlet": "alpha", "pathological": "classes-per-node"}
 
-
-@dataclass(frozen=True)
-class RunConfig:
-    """A validated run-config.
-
-    Attributes:
-        num_server_rounds: Number of rounds, at least 1.
-        local_epochs: Number of epochs that a node trains in a round, at least 1.
-        batch_size: Images per training step, at least 1.
-        learning_rate: Adam's learning rate, over 0.
-        fraction_train: Fraction of the participants that train in a round, over 0 and at most 1.
-        verbose: Whether nodes log every local epoch.
-        dataset: A dataset on the hub, or a folder in the same layout.
-        seed: Seed of the partitions, the 80/20 split, the initial weights, shuffling and dropout.
-        central_evaluation: When the ServerApp evaluates the global model on the dataset's test split.
-        fleet_deadline: How long round 1 waits for the whole fleet, in seconds.
-        round_deadline: How long a phase of a round waits for replies, in seconds; the run continues without the rest.
-    """
-
-    num_server_rounds: int = 3
-    local_epochs: int = 1
-    batch_size: int = 32
-    learning_rate: float = 0.005
-    fraction_train: float = 0.5
-    verbose: bool = False
-    dataset: str = "uoft-cs/cifar10"
-    seed: int = 42
-    central_evaluation: CentralEvaluation = "off"
-    fleet_deadline: float = 120.0
-    round_deadline: float = 300.0
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Return the run-config with defaults for missing keys.
-
-        Args:
-            values: The run-config as Flower passes it.
-
-        Raises:
-            SettingError: A value has the wrong type or is out of range.
-        """
-        read = _Reader(values)
-        return cls(
-            num_server_rounds=read.integer("num-server-rounds", cls.num_server_rounds, minimum=1),
-            local_epochs=read.integer("local-epochs", cls.local_epochs, minimum=1),
-            batch_size=read.integer("batch-size", cls.batch_size, minimum=1),
-            learning_rate=read.positive("learning-rate", cls.learning_rate),
-            fraction_train=read.fraction("fraction-train", cls.fraction_train),
-            verbose=read.switch("verbose", cls.verbose),
-            dataset=read.text("dataset", cls.dataset),
-            seed=read.integer("seed", cls.seed, minimum=0, maximum=2**31 - 1),
-            central_evaluation=cast(
-                CentralEvaluation,
-                read.choice("central-evaluation", cls.central_evaluation, get_args(CentralEvaluation)),
-            ),
-            fleet_deadline=read.positive("fleet-deadline", cls.fleet_deadline),
-            round_deadline=read.positive("round-deadline", cls.round_deadline),
-        )
+# For each key: its types, a check, the rule in words, an example.
+Rule = tuple[tuple[type, ...], Callable[[Any], bool], str, str]
+WHOLE, NUMBER, TEXT = (int,), (int, float), (str,)
+COUNT = (WHOLE, lambda value: value >= 1, "a whole number of at least 1")
+POSITIVE = (NUMBER, lambda value: 0 < value < math.inf, "a number over 0")
+DECAY = (NUMBER, lambda value: 0 <= value < 1, "a number of at least 0 and under 1")
+RULES: dict[str, Rule] = {
+    "num-server-rounds": (*COUNT, "3"),
+    "local-epochs": (*COUNT, "1"),
+    "batch-size": (*COUNT, "32"),
+    "learning-rate": (*POSITIVE, "0.005"),
+    "fraction-train": (NUMBER, lambda value: 0 < value <= 1, "over 0 and at most 1", "0.5"),
+    "verbose": ((bool,), lambda _: True, "true or false", "false"),
+    "dataset": (TEXT, lambda value: value.strip() != "", "a non-empty string", "'uoft-cs/cifar10'"),
+    "seed": (WHOLE, lambda value: 0 <= value < 2**31, "a whole number from 0 to 2147483647", "42"),
+    "central-evaluation": (TEXT, ("off", "final", "every-round").__contains__, "off, final or every-round", "'final'"),
+    "strategy": (TEXT, STRATEGIES.__contains__, f"one of {', '.join(STRATEGIES)}", "'fedavg'"),
+    "proximal-mu": (*POSITIVE, "0.1"),
+    "eta": (*POSITIVE, "0.1"),
+    "beta-1": (*DECAY, "0.9"),
+    "beta-2": (*DECAY, "0.99"),
+    "tau": (*POSITIVE, "0.001"),
+    "num-malicious-nodes": (WHOLE, lambda value: value >= 0, "a whole number of at least 0", "1"),
+    "partitioner": (TEXT, PARTITIONERS.__contains__, f"one of {', '.join(PARTITIONERS)}", "'iid'"),
+    "alpha": (*POSITIVE, "0.5"),
+    "classes-per-node": (WHOLE, range(1, 11).__contains__, "a whole number from 1 to 10", "2"),
+}
 
 
-class _Reader:
-    """Reads typed values from a run-config; an error gives the default as an example."""
+class SettingError(ValueError):
+    """A setting has an invalid value; the message names the setting, the value, the problem and the fix."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-
-    def _read(self, key: str, default: Any, rule: str, is_valid: Callable[[Any], bool]) -> Any:
-        value = self.values.get(key, default)
-        if not is_valid(value):
-            raise SettingError(key, value, f"must be {rule}", f'give e.g. --run-config "{_toml(key, default)}"')
-        return value
-
-    def integer(self, key: str, default: int, *, minimum: int, maximum: float = math.inf) -> int:
-        rule = f"a whole number of at least {minimum}" + (f" and at most {maximum}" if maximum < math.inf else "")
-        return int(self._read(key, default, rule, lambda v: _is_integer(v) and minimum <= v <= maximum))
-
-    def positive(self, key: str, default: float) -> float:
-        return float(self._read(key, default, "a number over 0", lambda v: _is_number(v) and 0 < v < math.inf))
-
-    def fraction(self, key: str, default: float) -> float:
-        return float(self._read(key, default, "over 0 and at most 1", lambda v: _is_number(v) and 0 < v <= 1))
-
-    def switch(self, key: str, default: bool) -> bool:
-        return bool(self._read(key, default, "true or false", lambda v: isinstance(v, bool)))
-
-    def text(self, key: str, default: str) -> str:
-        return str(self._read(key, default, "a non-empty string", lambda v: isinstance(v, str) and v.strip() != ""))
-
-    def choice(self, key: str, default: str, choices: tuple[str, ...]) -> str:
-        rule = "one of " + ", ".join(choices)
-        return str(self._read(key, default, rule, lambda v: isinstance(v, str) and v in choices))
+    def __init__(self, name: str, value: object, problem: str, hint: str) -> None:
+        super().__init__(f"{name}={value}: {problem}; {hint}")
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)  # bool is a subclass of int
+def check_run_config(config: Mapping[str, Any]) -> None:
+    """Raise a `SettingError` for a value of the wrong type or out of range, or for values that do not fit together."""
+    owners = {name: keys for name, (_, keys) in STRATEGIES.items()} | PARTITIONERS
+    parameters = {key: [name for name in owners if key in owners[name]] for keys in owners.values() for key in keys}
+    for key, (types, is_valid, rule, example) in RULES.items():
+        value = config[key]
+        if not (type(value) in types and is_valid(value)) and not (key in parameters and value == DEFAULT):
+            raise SettingError(key, value, f"must be {rule}", f'give e.g. --run-config "{key}={example}"')
+    chosen = (config["strategy"], config["partitioner"])
+    for key, names in parameters.items():
+        if config[key] != DEFAULT and not set(names) & set(chosen):
+            problem = f"is for {' and '.join(names)} only, and this run has {' and '.join(chosen)}"
+            raise SettingError(key, config[key], problem, f"leave it out, or choose {' or '.join(names)}")
+        if config[key] == DEFAULT and key in (REQUIRED.get(name) for name in chosen):
+            hint = f'give e.g. --run-config "{key}={RULES[key][-1]}"'
+            raise SettingError(key, "", f"{' and '.join(chosen)} need a value", hint)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, float) or _is_integer(value)
-
-
-def _toml(key: str, value: object) -> str:
-    if isinstance(value, bool):
-        return f"{key}={str(value).lower()}"
-    if isinstance(value, str):
-        return f"{key}='{value}'"
-    return f"{key}={value}"
+def check_krum(config: Mapping[str, Any], num_nodes: int) -> None:
+    """Raise a `SettingError` if too few nodes train in a round: Krum tolerates f malicious nodes of 2f + 3."""
+    malicious, training = config["num-malicious-nodes"] or 0, max(int(num_nodes * config["fraction-train"]), 1)
+    if config["strategy"] == "krum" and training < 2 * malicious + 3:
+        problem = f"krum needs {2 * malicious + 3} nodes that train in a round, but {training} of {num_nodes} do"
+        raise SettingError("num-malicious-nodes", malicious, problem, "give a larger fraction-train or more SuperNodes")

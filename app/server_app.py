@@ -1,107 +1,84 @@
-"""The ServerApp: one run, from its run-config to its results."""
+"""The ServerApp: one run."""
 
-from __future__ import annotations
+from typing import Any
 
-import time
-from logging import ERROR, INFO
-
-from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
 
-from app import dataset, fleet
-from app.exceptions import RunError
-from app.participants import Participants
-from app.results import Results
-from app.run_config import RunConfig
-from app.run_log import log
-from app.strategy import RecordedFedAvg
+from app.dataset import choose
+from app.label_counts import plot_label_counts
+from app.run_config import DEFAULT, STRATEGIES, check_krum, check_run_config
+from app.task import load_model, load_test_data
+from app.trainer import trainer
 
+# Create the ServerApp
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Check the settings, train, and write results, also for a run that fails."""
-    config = RunConfig.parse(context.run_config)
-    size = fleet.configured_size()
-    results = Results(context.run_id, context.run_config)
-    try:
-        run(grid, config, size, results)
-        results.complete()
-    except Exception as error:
-        try:
-            results.fail(error)
-        except RunError as write_error:
-            log(ERROR, "%s", write_error)
-        raise
+    """Main entry point for the ServerApp."""
+    # Load config, and check it: Flower passes on any value of any type
+    config: dict[str, Any] = context.run_config
+    check_run_config(config)
+    num_rounds, central_evaluation = config["num-server-rounds"], config["central-evaluation"]
 
+    # Choose the dataset
+    dataset = choose(config["dataset"])
+    print(f"Dataset: {dataset.name} ({dataset.note})")
+    test_data = None if central_evaluation == "off" else load_test_data(dataset)
 
-def run(grid: Grid, config: RunConfig, size: int | None, results: Results) -> None:
-    """Choose the dataset, wait for the fleet, run FedAvg, and save the model and the plot.
+    # Let each node load its part of it, and plot what they have
+    node_ids = list(grid.get_node_ids())
+    check_krum(config, len(node_ids))
+    instructions = ConfigRecord({"dataset": dataset.name, "dataset-revision": dataset.revision})
+    plot_label_counts(count_labels(grid, node_ids, instructions), "label_counts.png")
 
-    Args:
-        grid: The fleet.
-        config: The run-config.
-        size: The configured size of the fleet; None if no size is configured.
-        results: Gets the run's record as it grows, and writes the files.
+    # Load initial model
+    model = load_model(config["learning-rate"], config["seed"])
+    arrays = ArrayRecord(model.get_weights())
 
-    Raises:
-        AppError: The run failed; the message has the reason and the fix, or the nodes' errors.
-    """
-    expected = size or fleet.MIN_NODES
-    results.dataset = source = dataset.choose(config.dataset)
-    log(INFO, "Dataset: %s", source)
-    dataset.check(source, num_partitions=expected, test_split=config.central_evaluation != "off")
-    participants = Participants(fleet.await_fleet(grid, expected, config.fleet_deadline), size)
-    results.participants = participants
-
-    # Imported only now, so that the errors above come without the seconds that importing Keras takes.
-    from app.model import build_model, learner  # noqa: PLC0415
-    from app.partition import load_test_split  # noqa: PLC0415
-
-    model = build_model(config.learning_rate, config.seed)
-    hint = f"give a lower learning-rate than {config.learning_rate:g}"
-    strategy = RecordedFedAvg(config.fraction_train, config.round_deadline, participants, hint)
-    results.rounds = strategy.rounds
-    central_rounds = {
-        "off": range(0),
-        "final": range(config.num_server_rounds, config.num_server_rounds + 1),
-        "every-round": range(1, config.num_server_rounds + 1),
-    }[config.central_evaluation]
-
-    def evaluate_centrally(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        if server_round not in central_rounds:
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Evaluate the global model on the dataset's test split, which no node has."""
+        if test_data is None or server_round == 0 or (central_evaluation == "final" and server_round < num_rounds):
             return None
-        images = load_test_split(source)
-        scores = learner().evaluate(arrays.to_numpy_ndarrays(), images.images, images.labels)
-        strategy.rounds[-1].central = {"eval_loss": scores.loss, "eval_acc": scores.accuracy}
-        return MetricRecord({"eval_loss": scores.loss, "eval_acc": scores.accuracy})
+        trainer().set_weights(arrays.to_numpy_ndarrays())
+        loss, accuracy = trainer().evaluate(*test_data)
+        return MetricRecord({"eval_loss": loss, "eval_acc": accuracy})
 
-    message_config: dict[str, str | int] = {"dataset": source.name, "dataset-revision": source.revision}
-    if participants.num_partitions is not None:  # the run keeps its partitions while the fleet changes
-        message_config["num-partitions"] = participants.num_partitions
-    started = time.monotonic()
-    try:
-        final = strategy.start(
-            grid=grid,
-            initial_arrays=ArrayRecord(model.get_weights()),
-            num_rounds=config.num_server_rounds,
-            timeout=config.round_deadline,
-            train_config=ConfigRecord(dict(message_config)),
-            evaluate_config=ConfigRecord(dict(message_config)),
-            evaluate_fn=evaluate_centrally if central_rounds else None,
-        )
-    except Exception:
-        if strategy.arrays is not None:
-            model.set_weights(strategy.arrays.to_numpy_ndarrays())
-            results.save("last_model.keras", model.save)  # from the last round that was aggregated
-        raise
-    finally:
-        results.seconds = time.monotonic() - started
+    # Define and start the strategy
+    result = create_strategy(config).start(
+        grid=grid,
+        initial_arrays=arrays,
+        num_rounds=num_rounds,
+        train_config=instructions.copy(),
+        evaluate_config=instructions.copy(),
+        evaluate_fn=evaluate if test_data else None,
+    )
 
-    from app.plot import plot_history  # noqa: PLC0415  # importing matplotlib takes a second
+    # Save the final model
+    print("Saving final model to disk as final_model.keras...")
+    model.set_weights(result.arrays.to_numpy_ndarrays())
+    model.save("final_model.keras")
 
-    model.set_weights(final.arrays.to_numpy_ndarrays())
-    results.save("final_model.keras", model.save)
-    results.save("history.png", lambda file: plot_history(strategy.rounds, file))
-    log(INFO, "Results: %s", results.folder)
+
+def create_strategy(config: dict[str, Any]) -> FedAvg:
+    """Return the strategy that the run-config names, with its parameters."""
+    strategy, keys = STRATEGIES[config["strategy"]]
+    options: dict[str, Any] = {key.replace("-", "_"): config[key] for key in keys if config[key] != DEFAULT}
+    # One node is enough, so that a fleet of one trains, and one that shrinks continues
+    options |= {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
+    return strategy(fraction_train=config["fraction-train"], **options)
+
+
+def count_labels(grid: Grid, node_ids: list[int], instructions: ConfigRecord) -> dict[int, list[int]]:
+    """Return each node's number of images of each class, by partition-id; raise a `RuntimeError` if no node has any."""
+    content = RecordDict({"config": instructions})
+    messages = [Message(content, node_id, MessageType.QUERY) for node_id in node_ids]
+    replies = list(grid.send_and_receive(messages))
+    reasons = [str(reply.error.reason).partition("\n")[0] for reply in replies if reply.has_error()]
+    if reasons and len(reasons) == len(replies):
+        raise RuntimeError(f"no node can load its data: {reasons[0]}")
+    nodes: list[Any] = [reply.content["metrics"] for reply in replies if not reply.has_error()]
+    return {node["partition-id"]: node["label-counts"] for node in nodes}

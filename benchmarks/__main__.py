@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.flwr_command import free_port, run_flwr, run_id, strategy_seconds
+from benchmarks.flwr_command import final_accuracy, free_port, run_flwr, run_id, strategy_seconds
 from benchmarks.machine import Cost, available, cpu_seconds
 from benchmarks.report import ARITHMETIC, Measured, idle_table, plot, runs_table, trips_table
 from benchmarks.simulation import simulation
@@ -101,7 +101,7 @@ class Bench:
         with Cost(self.baseline) as cost:
             output = run_flwr(os.environ, "run", ".", NAME, "--stream")
         fleet.collect_results(self.settings.results, run_id(output))
-        self.record_run(label, output, self.settings.results / run_id(output), cost)
+        self.record_run(label, output, cost)
 
     def our_fleet(self) -> None:
         """Measure our fleet: first run, warm run, first run with partitions kept, idle cost and round trips."""
@@ -137,7 +137,7 @@ class Bench:
         with simulation(folder, 10, self.dataset) as environment:
             with Cost(self.baseline) as cost:
                 output = run_flwr(environment, "run", ".", "local", "--stream")
-            self.record_run("Flower's simulation", output, folder / "results" / run_id(output), cost)
+            self.record_run("Flower's simulation", output, cost)
 
     def scale(self) -> None:
         """Measure round trips on one and on fifty nodes: local processes that do not preload a framework."""
@@ -170,10 +170,9 @@ class Bench:
         self.idle[label] = {"cores": round(cores, 4), "memory": memory}
         print(f"  idle, {label}: {cores:.1%} of one core, {memory / 2**30:.1f} GiB", flush=True)
 
-    def record_run(self, label: str, output: str, results: Path, cost: Cost) -> None:
+    def record_run(self, label: str, output: str, cost: Cost) -> None:
         """Record the cost of a run and its final accuracy."""
-        last = json.loads((results / "metrics.json").read_text())["rounds"][-1]
-        accuracy = last["evaluate"]["metrics"]["eval_acc"]
+        accuracy = final_accuracy(output)
         self.record(Measured(label, strategy_seconds(output), cost.wall, cost.cpu, cost.memory, accuracy))
 
     def save(self) -> None:

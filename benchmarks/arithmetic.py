@@ -3,24 +3,26 @@
     python -m benchmarks.arithmetic fit|loop FOLDER SUPERNODES ROUNDS
 
 `fit` uses Keras' `Model.fit` and `Model.evaluate` on one compiled model. This is what a user would write, and the
-baseline of all ratios. `loop` uses the app's own loop (`app.model.Learner`). The output is one line of JSON: the
+baseline of all ratios. `loop` uses the app's own loop (`app.trainer.Trainer`). The output is one line of JSON: the
 seconds and the accuracy after the last round.
 """
 
 import json
 import sys
 import time
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from app import dataset
-from app.model import Weights, build_model, learner
-from app.partition import ImageSet, load_partition
-from app.run_config import RunConfig
+from app.dataset import choose
+from app.task import Images, Labels, load_data, load_model
+from app.trainer import Weights, trainer
 
-CONFIG = RunConfig()
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+CONFIG: dict[str, Any] = tomllib.loads(PYPROJECT.read_text())["tool"]["flwr"]["app"]["config"]
 Prepared = Any
 """A set of images and labels in the form that `Fit` or `Loop` keeps in memory."""
 
@@ -28,37 +30,38 @@ Prepared = Any
 class Loop:
     """The app's own loop, as its nodes run it."""
 
-    def prepare(self, images: ImageSet) -> Prepared:
+    def prepare(self, x: Images, y: Labels) -> Prepared:
         """Return the images unchanged: the loop takes uint8."""
-        return images
+        return x, y
 
     def train(self, weights: Weights, data: Prepared, seed: list[int]) -> Weights:
         """Return the weights after one round's local epochs."""
-        return learner().train(
-            weights,
-            data.images,
-            data.labels,
-            epochs=CONFIG.local_epochs,
-            batch_size=CONFIG.batch_size,
-            learning_rate=CONFIG.learning_rate,
+        trainer().set_weights(weights)
+        trainer().fit(
+            *data,
+            epochs=CONFIG["local-epochs"],
+            batch_size=CONFIG["batch-size"],
+            learning_rate=CONFIG["learning-rate"],
             seed=seed,
-        )[0]
+        )
+        return trainer().get_weights()
 
     def evaluate(self, weights: Weights, data: Prepared) -> float:
         """Return the accuracy, from 0 to 1."""
-        return learner().evaluate(weights, data.images, data.labels).accuracy
+        trainer().set_weights(weights)
+        return trainer().evaluate(*data)[1]
 
 
 class Fit:
     """Keras' `fit` and `evaluate`, with Adam's state reset before each training."""
 
     def __init__(self) -> None:
-        self._model = build_model(CONFIG.learning_rate, CONFIG.seed)
+        self._model = load_model(CONFIG["learning-rate"], CONFIG["seed"])
         self._fresh = [variable.numpy() for variable in self._model.optimizer.variables]
 
-    def prepare(self, images: ImageSet) -> Prepared:
+    def prepare(self, x: Images, y: Labels) -> Prepared:
         """Return the images as float32 in [0, 1], and their labels."""
-        return np.asarray(images.images, np.float32) / np.float32(255), np.asarray(images.labels)
+        return np.asarray(x, np.float32) / np.float32(255), y
 
     def train(self, weights: Weights, data: Prepared, seed: list[int]) -> Weights:
         """Return the weights after one round's local epochs."""
@@ -66,7 +69,7 @@ class Fit:
         self._model.set_weights(weights)
         for variable, fresh in zip(self._model.optimizer.variables, self._fresh, strict=True):
             variable.assign(fresh)
-        self._model.fit(*data, epochs=CONFIG.local_epochs, batch_size=CONFIG.batch_size, verbose=0)
+        self._model.fit(*data, epochs=CONFIG["local-epochs"], batch_size=CONFIG["batch-size"], verbose=0)
         trained: Weights = self._model.get_weights()
         return trained
 
@@ -82,28 +85,27 @@ WAYS: dict[str, Callable[[], Fit | Loop]] = {"fit": Fit, "loop": Loop}
 def main() -> None:
     """In each round, train half of the nodes and evaluate all of them, as in a run; print the seconds and accuracy."""
     way, folder, supernodes, rounds = WAYS[sys.argv[1]](), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    source = dataset.choose(folder)
-    partitions = [
-        load_partition(source, partition_id=k, num_partitions=supernodes, seed=CONFIG.seed) for k in range(supernodes)
-    ]
-    sizes = [len(each.train) for each in partitions]
-    train, test = [way.prepare(each.train) for each in partitions], [way.prepare(each.test) for each in partitions]
-    weights: Weights = build_model(CONFIG.learning_rate, CONFIG.seed).get_weights()
-    warm_up = way.prepare(ImageSet(partitions[0].train.images[:64], partitions[0].train.labels[:64]))
+    source, seed = choose(folder), CONFIG["seed"]
+    partitions = [load_data(source, k, supernodes, ("iid",), seed) for k in range(supernodes)]
+    sizes = [len(y_train) for _, y_train, _, _ in partitions]
+    train = [way.prepare(x_train, y_train) for x_train, y_train, _, _ in partitions]
+    test = [way.prepare(x_test, y_test) for _, _, x_test, y_test in partitions]
+    weights: Weights = load_model(CONFIG["learning-rate"], seed).get_weights()
+    warm_up = way.prepare(partitions[0][0][:64], partitions[0][1][:64])
     way.train(weights, warm_up, [0, 0, 0])
     way.evaluate(weights, warm_up)
 
-    rng = np.random.default_rng(CONFIG.seed)
+    rng = np.random.default_rng(seed)
     accuracy = 0.0
     started = time.monotonic()
     for server_round in range(1, rounds + 1):
-        chosen = rng.choice(supernodes, max(1, int(supernodes * CONFIG.fraction_train)), replace=False)
-        trained = [way.train(weights, train[k], [CONFIG.seed, server_round, int(k)]) for k in chosen]
+        chosen = rng.choice(supernodes, max(1, int(supernodes * CONFIG["fraction-train"])), replace=False)
+        trained = [way.train(weights, train[k], [seed, server_round, int(k)]) for k in chosen]
         weights = [
             np.average(layer, axis=0, weights=[sizes[k] for k in chosen]) for layer in zip(*trained, strict=True)
         ]
         scores = [way.evaluate(weights, data) for data in test]
-        accuracy = float(np.average(scores, weights=[len(each.test) for each in partitions]))
+        accuracy = float(np.average(scores, weights=[len(y) for *_, y in partitions]))
     print(json.dumps({"seconds": time.monotonic() - started, "eval_acc": accuracy}))
 
 

@@ -67,6 +67,21 @@ def strategy_seconds(output: str) -> float:
     return float(match[1])
 
 
+def final_accuracy(output: str) -> float:
+    """Return the accuracy of the last evaluation from Flower's log, from 0 to 1.
+
+    Args:
+        output: Output of `flwr run --stream`.
+
+    Raises:
+        RuntimeError: The run evaluated nothing; the message has the end of the output.
+    """
+    found = re.findall(r"'eval_acc': '?([\d.e+-]+)", output)
+    if not found:
+        raise RuntimeError(f"the run has no eval_acc:\n{output[-3000:]}")
+    return float(found[-1])
+
+
 def free_port() -> int:
     """Return a port on 127.0.0.1 that no process listens on."""
     with socket.socket() as probe:

@@ -32,8 +32,6 @@ def simulation(folder: Path, supernodes: int, dataset: Path) -> Iterator[dict[st
         "FLWR_LOCAL_CONTROL_API_PORT": str(port),
         "BOUQUET_DATASET": str(dataset),
         "BOUQUET_CACHE_DIR": str(folder / "cache"),
-        "BOUQUET_RESULTS_DIR": str(folder / "results"),
-        "BOUQUET_SUPERNODES": str(supernodes),
         # Ray starts Python by a shell command, and does not quote a path with a space.
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"py_executable": shlex.quote(sys.executable)}}),
     }

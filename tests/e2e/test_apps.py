@@ -1,9 +1,12 @@
 """Flower Apps that know nothing of Bouquet, on a fleet of processes: tests/apps has them."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.e2e.conftest import APPS, CONNECTION, Bouquet, StartFleet, printed_json, run_id
@@ -86,6 +89,41 @@ def test_an_app_in_scikit_learn_learns_from_the_partitions_of_its_nodes(warm: Bo
 
 def test_an_app_keeps_its_context_over_rounds_and_all_three_types_of_message(warm: Bouquet) -> None:
     assert_counted(complete(warm, "stateful"), nodes=3, rounds=3)
+
+
+def recorded(fleet: Bouquet, output: str) -> tuple[Path, Report]:
+    """The results folder of a run on the host, and its metrics.json."""
+    done = fleet("results")
+    assert done.returncode == 0, done.stderr
+    folder = fleet.results / run_id(output)
+    return folder, json.loads((folder / "metrics.json").read_text())
+
+
+def test_the_rounds_of_a_strategy_are_recorded_and_what_the_app_saves_is_among_its_results(warm: Bouquet) -> None:
+    output = warm.submit("numpy_mean", "--stream", num_server_rounds=4)
+    folder, metrics = recorded(warm, output)
+    assert (metrics["status"], metrics["strategy"]) == ("completed", "FedAvg")
+    assert [entry["round"] for entry in metrics["rounds"]] == [1, 2, 3, 4]
+    for entry in metrics["rounds"]:
+        for phase in (entry["train"], entry["evaluate"]):
+            assert [node["partition-id"] for node in phase["nodes"].values()] == [0, 1, 2]
+    assert np.load(folder / "weights.npy").tolist() == report("numpy_mean", output)["weights"]
+    assert {path.name for path in folder.iterdir()} == {"history.png", "metrics.json", "weights.npy"}
+
+
+def test_the_exchanges_of_an_app_with_its_own_loop_are_recorded(warm: Bouquet) -> None:
+    _, metrics = recorded(warm, warm.submit("stateful", "--stream", num_server_rounds=2))
+    assert (metrics["status"], metrics["strategy"], metrics["rounds"]) == ("completed", None, [])
+    assert [entry["message-type"] for entry in metrics["exchanges"]] == KINDS * 2
+    assert [entry["metrics"]["answered"] for entry in metrics["exchanges"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_strategy_that_asks_for_more_nodes_than_the_fleet_has_fails_at_once(warm: Bouquet) -> None:
+    output = warm.submit("numpy_mean", "--stream", nodes=9)
+    _, metrics = recorded(warm, output)
+    assert metrics["status"] == "failed"
+    assert metrics["error"].startswith("FedAvg: min_available_nodes=9, but the run has 3 SuperNodes; start more")
+    assert metrics["error"] in output
 
 
 def test_each_run_starts_fresh_after_runs_of_its_own_app_and_of_another(warm: Bouquet) -> None:

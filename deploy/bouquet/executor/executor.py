@@ -25,7 +25,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from bouquet.executor.app_folders import AppFolders
 from bouquet.executor.channel import Channel
+from bouquet.executor.frameworks import to_preload
 from bouquet.executor.linux import LACKS_AVX, describe_exit, describe_returncode, oom_kills
 from bouquet.executor.worker_state import (
     EXIT_SECONDS,
@@ -144,6 +146,7 @@ class Executor:
         api: Where workers reach the Runtime API.
         settings: What to run, and within which limits.
         start_zygote: Starts the zygote, from the file descriptor of its channel and the modules to import.
+        app_folders: The working directories of the apps, one for each run. None: apps run in that of this process.
 
     Attributes:
         on_task: Called with the run's id when a task begins, and with None when it has ended.
@@ -155,13 +158,16 @@ class Executor:
         api: RuntimeApi,
         settings: ExecutorSettings,
         start_zygote: Callable[[int, Sequence[str]], ZygoteProcess] = start_zygote,
+        app_folders: AppFolders | None = None,
     ) -> None:
         self.on_task: Callable[[int | None], None] = lambda run_id: None
         self._tasks = tasks
         self._api = api
         self._settings = settings
         self._limits = Limits(settings.idle_seconds, settings.task_seconds, HEARTBEAT_SECONDS, KILL_GRACE_SECONDS)
+        self._preload = to_preload() if settings.preload is None else settings.preload
         self._start_zygote = start_zygote
+        self._app_folders = app_folders
         self._restart_policy = RestartPolicy(ZYGOTE_FIRST_PAUSE_SECONDS, ZYGOTE_LONGEST_PAUSE_SECONDS)
         self._failed_starts = 0  # zygotes in a row that ended before they were ready; of the supervise thread
         self._on_failure: Callable[[str], None] = lambda reason: os._exit(EXIT_CODE_OF_FAILURE)
@@ -214,10 +220,14 @@ class Executor:
                 zygote.process.wait(timeout=ZYGOTE_EXIT_SECONDS)
             except subprocess.TimeoutExpired:
                 zygote.process.kill()  # the kernel kills its workers with it
+        if self._app_folders:
+            self._app_folders.remove_all()
         self._stopped.set()
 
     def end_run(self, run_id: int) -> None:
-        """End the processes of a run that has ended."""
+        """End the processes of a run that has ended, then remove its working directory."""
+        if self._app_folders:
+            self._app_folders.run_ended(run_id)
         with self._lock:
             for worker in self._workers.values():
                 if worker.run_id == run_id:
@@ -304,6 +314,7 @@ class Executor:
             "api": asdict(self._api),
             "report": run_id != self._forked_run,
             "bounds": {"messages": self._settings.messages, "growth_mib": self._settings.growth_mib},
+            "folder": str(self._app_folders.of(run_id)) if self._app_folders else None,
         }
         self._forked_run = run_id
         _send(zygote.channel, {"worker": worker.number, "work": work}, theirs.fileno())
@@ -320,6 +331,8 @@ class Executor:
             if zygote:  # after its workers: it may report that one of them has exited
                 self._receive_from_zygote(zygote)
             self._enforce_deadlines()
+            if self._app_folders:
+                self._app_folders.remove_unused(self._runs_with_workers())
         # The kernel kills a zygote that this thread has started when this thread ends.
         self._stopped.wait(FAIL_SECONDS + ZYGOTE_EXIT_SECONDS)
 
@@ -365,6 +378,10 @@ class Executor:
             with self._lock:
                 worker.state.done(message["done"], time.monotonic())
                 self._changed.notify_all()
+
+    def _runs_with_workers(self) -> set[int]:
+        with self._lock:
+            return {worker.run_id for worker in self._workers.values()}
 
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()
@@ -441,7 +458,7 @@ class Executor:
     def _spawn_zygote(self) -> None:
         ours, theirs = Channel.pair()
         self._restart_policy.note_start()
-        process = self._start_zygote(theirs.fileno(), self._settings.preload)
+        process = self._start_zygote(theirs.fileno(), self._preload)
         theirs.close()
         with self._lock:
             self._zygote = _Zygote(process, ours)
@@ -460,7 +477,7 @@ class Executor:
                 zygote.ready = True
                 self._changed.notify_all()
             self._on_ready(True)
-            LOGGER.info("Executor ready: %s", ", ".join(self._settings.preload) or "nothing preloaded")
+            LOGGER.info("Executor ready: %s", ", ".join(self._preload) or "nothing preloaded")
         elif "exited" in message:
             with self._lock:
                 worker = self._workers.get(message["exited"])
@@ -486,7 +503,7 @@ class Executor:
         how = describe_returncode(returncode, oom_kills() > zygote.oom_kills)
         LOGGER.warning("The executor's zygote %s", how)
         if returncode == -signal.SIGILL and not was_ready:
-            raise RuntimeError(f"the import of {', '.join(self._settings.preload)} died with SIGILL: {LACKS_AVX}")
+            raise RuntimeError(f"the import of {', '.join(self._preload)} died with SIGILL: {LACKS_AVX}")
         for worker in workers:
             self._reap(worker, f"died with the executor's zygote, which {how}")
         if self._failed_starts > ZYGOTE_MAX_FAILED_STARTS:

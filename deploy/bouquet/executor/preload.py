@@ -132,7 +132,7 @@ class Preload:
             for variable, read in self.set_too_late(before).items() if report else ():
                 LOGGER.warning(
                     "The app sets %s too late: %s read it before the app was loaded. Set %s in the environment of the "
-                    "nodes, or set EXECUTOR_PRELOAD=json, so that the app imports %s itself",
+                    "nodes, or set EXECUTOR_PRELOAD=none, so that the app imports %s itself",
                     *(variable, read.library, variable, read.library),
                 )
 

@@ -47,6 +47,24 @@ def _flush_files() -> None:
                 candidate.flush()
 
 
+def omit_leak_reports() -> None:
+    """Have this process and its forks omit Triton's list of leaked objects, 40 lines, from stderr at the very end.
+
+    PyTorch imports Triton. What the zygote has imported is frozen and never destroyed, which Triton's library takes for
+    a leak. Call it before the import: exit handlers run in reverse order, so that nothing else is lost.
+    """
+    atexit.register(_silence_triton)
+
+
+def _silence_triton() -> None:
+    if "triton" in sys.modules:
+        with suppress(OSError, ValueError):  # the app has closed stderr
+            sys.stderr.flush()
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 2)
+            os.close(null)
+
+
 def exit_like_python(code: int) -> NoReturn:
     """End the interpreter: joins threads, runs exit handlers, and closes files when their objects are destroyed.
 

@@ -3,14 +3,15 @@
 import base64
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bouquet.executor.channel import Channel
+from bouquet.executor.gpu_share import GpuShare
 from bouquet.executor.linux import die_with_parent, name_process, volunteer_for_oom_kill
 from bouquet.executor.memory_growth import MemoryGrowth
 from bouquet.executor.preload import Preload
@@ -47,6 +48,7 @@ def work(
     api: dict[str, Any],
     report: bool,
     bounds: dict[str, int | None],
+    folder: str | None,
 ) -> int:
     """Work on the executor's tasks until it closes the channel.
 
@@ -59,6 +61,7 @@ def work(
         api: The fields of a `RuntimeApi`.
         report: Whether to log what preloading changes for the app; otherwise another worker of the run has.
         bounds: The fields of `Bounds`.
+        folder: The app's working directory, made if it is missing; None: that of the zygote.
 
     Returns:
         The exit code of the process.
@@ -71,19 +74,35 @@ def work(
     volunteer_for_oom_kill()
     name_process(f"{app}-{run_id}")
     exit_on_sigterm()
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
     _reseed_numpy()
     loading = partial(preload.loading, report=report)
     if app == "serverapp":
         return _serve_serverapp(executor, RuntimeApi(**api), loading)
-    return _serve_clientapp(executor, RuntimeApi(**api), loading, Bounds(**bounds), run_id)
+    gpu_share = GpuShare(report=report)
+    return _serve_clientapp(executor, RuntimeApi(**api), loading, gpu_share, Bounds(**bounds), run_id)
 
 
-def _serve_clientapp(executor: Channel, api: RuntimeApi, loading: Loading, bounds: Bounds, run_id: int) -> int:
+def _serve_clientapp(
+    executor: Channel, api: RuntimeApi, loading: Loading, gpu_share: GpuShare, bounds: Bounds, run_id: int
+) -> int:
+    def on_pulled(message: bytes) -> None:
+        executor.send({"pulled": base64.b64encode(message).decode()})
+        gpu_share.apply()
+
+    @contextmanager
+    def loading_on_gpu(folder: Path) -> Iterator[None]:
+        with loading(folder):
+            yield
+        gpu_share.apply()
+
     process = ClientAppProcess(
         api,
-        on_pulled=lambda message: executor.send({"pulled": base64.b64encode(message).decode()}),
+        on_pulled=on_pulled,
         on_replied=lambda: executor.send({"replied": True}),
-        loading=loading,
+        loading=loading_on_gpu,
     )
     memory = MemoryGrowth(bounds.growth_mib)
     messages = 0

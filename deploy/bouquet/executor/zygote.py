@@ -29,10 +29,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from bouquet.executor import hub_access
 from bouquet.executor.channel import Channel
 from bouquet.executor.linux import die_with_parent, name_process, oom_kills
 from bouquet.executor.preload import Preload
-from bouquet.executor.process_end import exit_like_python, flush_files_at_exit, leave_files_of_zygote
+from bouquet.executor.process_end import (
+    exit_like_python,
+    flush_files_at_exit,
+    leave_files_of_zygote,
+    omit_leak_reports,
+)
 from bouquet.executor.worker_state import KILL_GRACE_SECONDS
 from bouquet.runtime.termination import EXIT_CODE, Terminated
 
@@ -59,6 +65,8 @@ def preload(modules: list[str]) -> Preload:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # has no effect once TensorFlow is imported
     from bouquet.executor import worker  # noqa: F401, PLC0415  imports Flower, so only after die_with_parent()
 
+    hub_access.watch()
+    omit_leak_reports()
     preloaded = Preload()
     preloaded.load(modules)
     gc.collect()

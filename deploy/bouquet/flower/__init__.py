@@ -43,6 +43,11 @@ server_app_process    runs one ServerApp in a process
 run_grid              its Grid: waits for the fleet, shows the run's members, keeps deadlines, names failures
 members               the SuperNodes that take part in a run, while the fleet changes
 waiting_grid          the Grid below it, which waits for replies by held calls
+recorded_run          the results folder and the record of the run around it
+run_recorder          records what the ServerApp does: strategies, and exchanges of its own
+strategy_start        one call of a strategy's `start`: rounds, deadlines, bad replies
+sampling              which nodes a strategy samples from, and how many it may ask for
+reply_check           which replies a strategy can average
 array_files           the arrays of the replies that it holds, in files
 control_client        the client of the Control API: list and register nodes
 stock                 Flower's own SuperLink and SuperNode, unchanged (EXECUTOR=stock)

@@ -26,6 +26,7 @@ from flwr.supercore.superexec.dependency_installer import (
 )
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from bouquet.errors import BouquetError
 from bouquet.flower.channels import with_quick_retries
 from bouquet.flower.message_history import MessageHistory
 from bouquet.flower.missing_module import explain
@@ -142,7 +143,12 @@ def _node(context: Context) -> str:
 
 
 def _reason(error: BaseException, context: Context) -> str:
-    """Return Flower's text for an exception, then the node that raised it and the whole traceback."""
+    """Return Flower's text for an exception, then the node that raised it and the whole traceback.
+
+    An error of Bouquet's own is for the user: one line.
+    """
+    if isinstance(error, BouquetError):
+        return f"{_node(context)}: {error}"
     what = f"{type(error)}:<'{error}'>"
     if isinstance(error, LoadClientAppError):
         what = "An exception was raised when attempting to load `ClientApp`"

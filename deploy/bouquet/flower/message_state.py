@@ -16,6 +16,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.run import Run
 from flwr.superlink.federation import FederationManager
 
@@ -176,6 +177,13 @@ class MessageState(InMemoryLinkState):
         with self.lock:
             messages = self.message_ins_store.values()
             return {message.metadata.run_id for message in messages if message.metadata.dst_node_id == node_id}
+
+    def has_offline_recipient(self, message_ids: set[str]) -> bool:
+        """Return whether one of these messages went to a node that is offline: Flower answers it with an error."""
+        with self.lock:
+            found = [self.message_ins_store[each] for each in message_ids if each in self.message_ins_store]
+            recipients = {message.metadata.dst_node_id for message in found}
+            return any(self.nodes[node_id].status == NodeStatus.OFFLINE for node_id in recipients & set(self.nodes))
 
     def unanswered(self, node_id: int) -> list[Message]:
         """Return the messages that were delivered to a node and have no complete reply."""

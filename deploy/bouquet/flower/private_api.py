@@ -170,6 +170,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.proto.message_pb2.Message",
         "flwr.proto.node_pb2.NodeInfo",
         "flwr.server.superlink.linkstate.in_memory_linkstate.InMemoryLinkState",
+        "flwr.supercore.constant.NodeStatus",
         "flwr.supercore.run.Run",
         "flwr.superlink.federation.FederationManager",
     ),

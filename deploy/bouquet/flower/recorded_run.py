@@ -13,7 +13,7 @@ from flwr.common.logger import log
 
 from bouquet.errors import BouquetError
 from bouquet.flower.run_grid import RunGrid
-from bouquet.flower.strategy_start import RunRecorder
+from bouquet.flower.run_recorder import RunRecorder
 from bouquet.record.history_plot import plot_history
 from bouquet.record.run_folder import RunFolder
 from bouquet.record.run_record import RunRecord

@@ -1,11 +1,11 @@
-"""Records `Strategy.start`, of Flower's strategies and of an app's own, and keeps one bad node from ending it."""
+"""One call of a strategy's `start`: its rounds are recorded, and one bad node does not end it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial, wraps
-from inspect import signature
+from functools import partial
+from inspect import BoundArguments
 from logging import WARNING
 from typing import Any
 
@@ -17,105 +17,18 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from bouquet.errors import RunError
 from bouquet.flower.messages import error_in_place_of
-from bouquet.flower.replacements import overridden, replace
+from bouquet.flower.replacements import overridden
 from bouquet.flower.reply_check import Averaging, check_replies
-from bouquet.flower.run_grid import NOT_GIVEN, Exchange, RunGrid
+from bouquet.flower.run_grid import Exchange, RunGrid
 from bouquet.flower.sampling import check_minimums, sampling, strategies
-from bouquet.record.entries import ExchangeEntry, Phase, Round
+from bouquet.record.entries import Phase, Round
 from bouquet.record.npz import write_npz
 from bouquet.record.run_record import RunRecord
 
 LAST_ARRAYS = "last_arrays.npz"
-STRATEGY = "flwr.serverapp.strategy.strategy"
 DIVERGED_HINT = "lower the learning rate"
 WITH_OTHER_SHAPES = (FedXgbBagging, FedXgbCyclic)
 """Strategies that average metrics, but no arrays: trees differ in number."""
-
-
-class RunRecorder:
-    """Records what a ServerApp does with its grid: rounds of strategies, and exchanges of its own.
-
-    Args:
-        record: The run's record.
-        grid: The run's grid.
-    """
-
-    def __init__(self, record: RunRecord, grid: RunGrid) -> None:
-        self._record = record
-        self._grid = grid
-        self._start: StrategyStart | None = None
-        self._check: Callable[..., tuple[list[Message], list[Message]]] = FedAvg._check_and_log_replies
-
-    def install(self) -> None:
-        """Record from now on. A process records one run."""
-        self._grid.on_exchange = self._on_exchange
-        replace(STRATEGY, "Strategy.start", self.recorded(Strategy.start))
-
-        def record_own_start(strategy_class: type[Strategy], /, **options: Any) -> None:
-            super(Strategy, strategy_class).__init_subclass__(**options)
-            if "start" in vars(strategy_class):
-                strategy_class.start = self.recorded(strategy_class.start)  # type: ignore[method-assign]
-
-        replace(STRATEGY, "Strategy.__init_subclass__", classmethod(record_own_start))
-        self._check = replace("flwr.serverapp.strategy.fedavg", "FedAvg._check_and_log_replies", self._checked())
-
-    def recorded(self, start: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a `start` that is recorded.
-
-        Args:
-            start: The method of a strategy's class.
-        """
-        is_flowers = start.__module__ == STRATEGY
-
-        @wraps(start)
-        def recorded_start(strategy: Strategy, *arguments: Any, **options: Any) -> Any:
-            if self._start is not None:  # an app's own `start` calls Flower's
-                return start(strategy, *arguments, **options)
-            call = signature(start).bind(strategy, *arguments, **options)
-            if "timeout" not in call.arguments and "timeout" in call.signature.parameters:
-                # An app's own `start` may calculate with its timeout. Flower's passes it to the grid.
-                if is_flowers:
-                    call.arguments["timeout"] = NOT_GIVEN
-                elif call.signature.parameters["timeout"].default == FLOWERS_TIMEOUT:
-                    call.arguments["timeout"] = self._grid.settings.round_deadline
-            self._start = StrategyStart(strategy, self._record, self._grid)
-            try:
-                return self._start.run(start, call.arguments.get("evaluate_fn"), call)
-            finally:
-                self._start = None
-
-        return recorded_start
-
-    def _checked(self) -> Callable[..., tuple[list[Message], list[Message]]]:
-        @wraps(FedAvg._check_and_log_replies)
-        def check_and_log(
-            strategy: FedAvg, replies: Iterable[Message], is_train: bool, validate: bool = True
-        ) -> tuple[list[Message], list[Message]]:
-            if validate and self._start is not None:
-                replies = self._start.without_bad_replies(strategy, list(replies), is_train=is_train)
-            return self._check(strategy, replies, is_train, validate)
-
-        return check_and_log
-
-    def _on_exchange(self, exchange: Exchange) -> None:
-        self.copy_members()
-        if self._start is not None and self._start.receive(exchange):
-            return
-        types = dict.fromkeys(metadata.message_type for metadata in exchange.messages)
-        entry = ExchangeEntry(
-            number=len(self._record.exchanges) + 1, message_type=", ".join(types), seconds=exchange.seconds
-        )
-        _fill(entry, exchange.replies, exchange.failures, exchange.partition_ids)
-        entry.average()
-        self._record.exchanges.append(entry)
-        self._record.update()
-
-    def copy_members(self) -> None:
-        """Copy what the grid knows about the run's nodes into the record."""
-        members = self._grid.members
-        self._record.num_supernodes = members.at_start
-        self._record.num_partitions = members.num_partitions
-        self._record.fleet_changes = members.changes
 
 
 class StrategyStart:
@@ -139,13 +52,12 @@ class StrategyStart:
         self._aggregated: ArrayRecord | None = None
         self._diverged = False
 
-    def run(self, start: Callable[..., Any], evaluate_fn: Callable[..., Any] | None, call: Any) -> Any:
+    def run(self, start: Callable[..., Any], call: BoundArguments) -> Any:
         """Call a strategy's `start`.
 
         Args:
             start: The method.
-            evaluate_fn: The app's central evaluation, if there is one.
-            call: The bound arguments.
+            call: Its arguments.
 
         Returns:
             What the method returns.
@@ -156,8 +68,7 @@ class StrategyStart:
         """
         strategy, name = self._strategy, type(self._strategy).__name__
         self._record.strategy = name
-        if evaluate_fn is not None:
-            call.arguments["evaluate_fn"] = partial(self._evaluate_centrally, evaluate_fn)
+        self.record_central_evaluation(call)
         list(self._grid.get_node_ids())  # waits for the whole fleet
         check_minimums(strategy, self._grid.members.at_start)
         started = time.monotonic()
@@ -177,6 +88,12 @@ class StrategyStart:
             self._record.seconds += time.monotonic() - started
             self._grid.members.server_round = None
             self._grid.logs_error_replies = True
+
+    def record_central_evaluation(self, call: BoundArguments) -> None:
+        """Put a recording function in place of the `evaluate_fn` of a call of `start`, unless it has one already."""
+        evaluate_fn = call.arguments.get("evaluate_fn")
+        if evaluate_fn is not None and getattr(evaluate_fn, "func", None) != self._evaluate_centrally:
+            call.arguments["evaluate_fn"] = partial(self._evaluate_centrally, evaluate_fn)
 
     def receive(self, exchange: Exchange) -> bool:
         """Take an exchange as that of the phase in progress; return False if there is none."""
@@ -286,10 +203,10 @@ class StrategyStart:
         entry = self._round(server_round)
         self._phase = phase = entry.train if kind == "train" else entry.evaluate
         if self._exchange is not None:
-            _fill(phase, replies, self._exchange.failures, self._exchange.partition_ids)
+            fill(phase, replies, self._exchange.failures, self._exchange.partition_ids)
         else:  # an app's own `start` has other ways to exchange messages
             failures = {reply.metadata.src_node_id: reply.error.reason for reply in replies if reply.has_error()}
-            _fill(phase, replies, failures, self._grid.members.partition_ids)
+            fill(phase, replies, failures, self._grid.members.partition_ids)
         self._exchange = None  # holds the replies, each as large as the model
         return entry, phase, replies
 
@@ -318,11 +235,7 @@ class StrategyStart:
             raise RunError(f"round {number}: no node trained", phase.joined_errors())
 
 
-FLOWERS_TIMEOUT = signature(Strategy.start).parameters["timeout"].default
-"""An app's own `start` that has this default has copied it from Flower's."""
-
-
-def _fill(
+def fill(
     phase: Phase, replies: Iterable[Message], failures: Mapping[int, str], partition_ids: Mapping[int, int]
 ) -> None:
     """Record the replies and failures of an exchange."""

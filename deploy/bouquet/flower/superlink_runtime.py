@@ -21,6 +21,7 @@ class EventRuntimeServicer(SuperLinkRuntimeServicer):
         self, state_factory: StateFactory, objectstore_factory: ObjectFilesFactory, events: SuperLinkEvents
     ) -> None:
         super().__init__(state_factory, objectstore_factory)
+        self._states = state_factory
         self._events = events
 
     def PullPendingTasks(
@@ -74,12 +75,13 @@ class EventRuntimeServicer(SuperLinkRuntimeServicer):
     def PullMessages(
         self, request: runtime_pb2.PullAppMessagesRequest, context: grpc.ServicerContext
     ) -> runtime_pb2.PullAppMessagesResponse:
-        """Return the complete replies to messages. On request, wait for the first, or until a node goes offline."""
+        """Return the complete replies to messages. On request, wait for the first, or until a node is offline."""
         events, deliveries = self._events, self._events.deliveries
         key = replies_key(get_authenticated_task().run_id)
         asked = set(request.message_ids)
-        if seconds := requested_hold(context, REPLY_HOLD_SECONDS):
-            offline_count = events.offline_count
+        seconds = requested_hold(context, REPLY_HOLD_SECONDS)
+        offline_count = events.offline_count
+        if seconds and not self._states.state().messages.has_offline_recipient(asked):
             hold(
                 events.notifier,
                 key,

@@ -1,14 +1,15 @@
 """Which GPU each SuperNode computes on, and how much of its memory it may use: pure arithmetic.
 
-A process uses two kinds of GPU memory: CUDA's context, which no setting limits, and TensorFlow's allocations, which a
-setting limits. A node has up to EXECUTOR_WORKERS processes at a time. So the memory of a device that n nodes share is
-divided into n x workers equal parts. Each process gets one part: first the context, the rest for TensorFlow
+A process uses two kinds of GPU memory: CUDA's context, which no setting limits, and its framework's allocations, which
+a setting limits. A node has up to EXECUTOR_WORKERS processes at a time. So the memory of a device that n nodes share is
+divided into n x workers equal parts. Each process gets one part: first the context, the rest for the framework
 (docs/decisions/0013-gpu-plan.md).
 
 The same list of devices gives the same plan everywhere. So every replica computes its own share from its partition-id,
 and a node's device does not depend on how many nodes are added later.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +18,11 @@ from dataclasses import dataclass
 from bouquet.errors import SettingError
 
 CONTEXT_MIB = 512
-"""MiB that CUDA and its libraries use in each process, besides TensorFlow's allocations."""
+"""MiB that CUDA and its libraries use in each process, besides the framework's allocations."""
 MIN_MIB = 512
-"""MiB that TensorFlow needs at least in each process."""
+"""MiB that a framework needs at least in each process."""
+GPU, GPU_MEMORY_MIB = "BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB"
+"""The variables that name a node's GPU, and limit the memory in MiB that each of its processes may allocate."""
 
 _ENTRY = re.compile(r"(?P<id>[\w/-]+)(?::(?P<size>[\d.]+) ?(?P<unit>GiB|MiB))?", re.IGNORECASE)
 _SIZE = re.compile(r"(?P<size>[\d.]+) ?(?P<unit>GiB|MiB)", re.IGNORECASE)
@@ -52,7 +55,7 @@ class Share:
 
     Attributes:
         device: The GPU that its processes compute on.
-        limit_mib: MiB that TensorFlow may allocate in each process; None for no limit, on a device that no other node
+        limit_mib: MiB that a framework may allocate in each process; None for no limit, on a device that no other node
             uses.
     """
 
@@ -70,10 +73,10 @@ def plan(devices: Sequence[Device], supernodes: int, workers: int, limit_mib: in
         devices: The devices to share, at least one.
         supernodes: How many nodes share them.
         workers: How many processes a node may have at a time.
-        limit_mib: MiB that TensorFlow may allocate in each process; None for an equal part.
+        limit_mib: MiB that a framework may allocate in each process; None for an equal part.
 
     Raises:
-        SettingError: A share is too small for TensorFlow.
+        SettingError: A share is too small for a framework.
     """
     assigned = spread(devices, supernodes)
     nodes = Counter(device.id for device in assigned)
@@ -99,24 +102,33 @@ def spread(devices: Sequence[Device], supernodes: int) -> list[Device]:
 
 
 def environment(share: Share | None) -> dict[str, str]:
-    """Return the variables that bind a node's processes to its share; a share of None means the CPU."""
+    """Return the variables that bind a node's processes to its share; a share of None means the CPU.
+
+    No variable limits TensorFlow, and one that limits PyTorch is new: `bouquet.executor.gpu_share` limits them.
+    """
     if share is None:
-        return {"CUDA_VISIBLE_DEVICES": "-1", "BOUQUET_GPU": "", "BOUQUET_GPU_MEMORY_MIB": ""}
-    return {
+        return {"CUDA_VISIBLE_DEVICES": "-1", GPU: "", GPU_MEMORY_MIB: ""}
+    variables = {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # number devices as nvidia-smi does
         "CUDA_VISIBLE_DEVICES": share.device.id,
-        "BOUQUET_GPU": str(share.device),
-        "BOUQUET_GPU_MEMORY_MIB": str(share.limit_mib or ""),
-        # TensorFlow allocates memory as needed; by default it takes the whole device at its start.
+        GPU: str(share.device),
+        GPU_MEMORY_MIB: str(share.limit_mib or ""),
+        # Allocate memory as needed; by default TensorFlow takes the whole device at its start, and JAX 75 %.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
+    if share.limit_mib and share.device.memory_mib:
+        # The older of two names, which all releases of JAX know. They refuse both together, unless one is empty.
+        fraction = math.floor(10_000 * share.limit_mib / share.device.memory_mib) / 10_000
+        variables |= {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{min(fraction, 1.0):.4f}", "XLA_CLIENT_MEM_FRACTION": ""}
+    return variables
 
 
 def describe_assigned(environment: Mapping[str, str]) -> str:
     """Return what a process with these variables computes on, for people."""
-    if not (device := environment.get("BOUQUET_GPU")):
+    if not (device := environment.get(GPU)):
         return "CPU"
-    return device + _limited(environment.get("BOUQUET_GPU_MEMORY_MIB"))
+    return device + _limited(environment.get(GPU_MEMORY_MIB))
 
 
 def describe(shares: Iterable[Share]) -> list[str]:
@@ -203,12 +215,12 @@ def _part(device: Device, nodes: int, workers: int) -> int:
 def _too_many(
     devices: Sequence[Device], device: Device, nodes: int, supernodes: int, workers: int, limit_mib: int | None
 ) -> SettingError:
-    tensorflow = f"GPU_MEMORY={limit_mib}MiB" if limit_mib else f"at least {MIN_MIB} MiB"
+    allocations = f"GPU_MEMORY={limit_mib}MiB" if limit_mib else f"at least {MIN_MIB} MiB"
     part = device.memory_mib // (nodes * workers)
     problem = (
         f"too many for the GPUs: {device} has {device.memory_mib} MiB, so {nodes} nodes x {workers} processes "
         f"(EXECUTOR_WORKERS) get {part} MiB each, but need {CONTEXT_MIB + (limit_mib or MIN_MIB)} MiB each: "
-        f"{CONTEXT_MIB} MiB for CUDA and {tensorflow} for TensorFlow"
+        f"{CONTEXT_MIB} MiB for CUDA and {allocations} for the framework"
     )
     hints = []
     if fit := _fitting(devices, workers, limit_mib):
@@ -216,7 +228,7 @@ def _too_many(
     if workers > 1 and _fitting(devices, 1, limit_mib) >= supernodes:
         hints.append("run one process per node, which fits: EXECUTOR_WORKERS=1")
     if limit_mib and limit_mib > MIN_MIB:
-        hints.append(f"give TensorFlow less: GPU_MEMORY={MIN_MIB}MiB")
+        hints.append(f"give the framework less: GPU_MEMORY={MIN_MIB}MiB")
     hints.append("compute on the CPU: GPUS=none")
     return SettingError("SUPERNODES", supernodes, problem, ", or ".join(hints))
 

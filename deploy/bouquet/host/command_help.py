@@ -23,8 +23,12 @@ DEFAULTS = {
     "FLWR_HOME": "",
     "GPUS": "auto",
     "GPU_MEMORY": "",
+    "HF_CACHE": "",
     "HF_HUB_OFFLINE": "",
+    "HF_TOKEN_FILE": "",
     "INSECURE": "0",
+    "NODE_CONFIG": "",
+    "NODE_CONFIG_FILE": "",
     "PARTITION_CACHE_GIB": "5",
     "PARTITION_ID": "",
     "RESULTS": "",
@@ -50,8 +54,12 @@ MEANINGS = {
     "FLWR_HOME": "Flower's folder, with the connection local-deployment; not set: ~/.flwr",
     "GPUS": "auto, none, or devices with their memory such as 0:24GiB,1:24GiB",
     "GPU_MEMORY": "TensorFlow's memory per process: a size such as 2GiB, or a part such as 1/20; not set: equal parts",
+    "HF_CACHE": "folder with a Hugging Face cache that was brought along, laid out as HF_HOME",
     "HF_HUB_OFFLINE": "1: never ask the dataset hub",
+    "HF_TOKEN_FILE": "file with a token for the hub, for datasets that need one",
     "INSECURE": "1: no TLS and no node keys; never beyond one machine",
+    "NODE_CONFIG": "keys of the node config, for all nodes: 'site=\"north\" db-port=5432'",
+    "NODE_CONFIG_FILE": "TOML file with keys of the node config; a table [3] is for the node with partition-id 3",
     "PARTITION_CACHE_GIB": "GiB for decoded partitions; the longest unused are removed first; 0: no limit",
     "PARTITION_ID": "partition of the new node; not set: the next one",
     "RESULTS": "folder for results; not set: results in the checkout",
@@ -134,7 +142,10 @@ HELP = {
         "the app, and print the run's log as it arrives. Then copy the results to RESULTS/<run-id>, print tables of\n"
         "the metrics, and list the files that the app wrote. The fleet stays up. A fleet with other packages is\n"
         "replaced, unless a run is in progress on it. After Ctrl-C the run continues; a second one in 5 s stops it.",
-        ("APP", "RUN_CONFIG", "RESULTS", "SUPERNODES", "FLEET", "DATASET", "HF_HUB_OFFLINE", "GPUS", "UP_TIMEOUT"),
+        (
+            *("APP", "RUN_CONFIG", "RESULTS", "SUPERNODES", "FLEET", "DATASET", "HF_CACHE", "HF_HUB_OFFLINE"),
+            *("NODE_CONFIG", "NODE_CONFIG_FILE", "GPUS", "UP_TIMEOUT"),
+        ),
         'bouquet run --run-config "num-server-rounds=5 batch-size=16"\n'
         "bouquet run path/to/app\n"
         "DATASET=/data/cifar10 SUPERNODES=4 bouquet run",
@@ -148,7 +159,7 @@ HELP = {
         (
             *("SUPERNODES", "FLEET", "DATASET", "UP_TIMEOUT", "CONTROL_PORT", "FLEET_PORT", "FLEET_BIND"),
             *("SUPERLINK_NAMES", "CERTIFICATES", "INSECURE", "GPUS", "GPU_MEMORY", "BASE_IMAGE", "TAG"),
-            *("FLWR_HOME", "BOUQUET_HOME", "PARTITION_CACHE_GIB"),
+            *("FLWR_HOME", "BOUQUET_HOME", "PARTITION_CACHE_GIB", "NODE_CONFIG", "NODE_CONFIG_FILE", "HF_CACHE"),
         ),
         "SUPERNODES=20 bouquet up\nFLEET=processes bouquet up",
         (SettingError, HostError, FleetError),
@@ -222,11 +233,23 @@ HELP = {
         "bouquet bundle path/to/app\nbouquet bundle path/to/app --dataset hf-cache --output /media/stick/app.tar",
         (SettingError, HostError, FleetError),
     ),
+    "dataset": CommandHelp(
+        "download datasets from the hub into a cache, for machines without the hub",
+        "Download datasets into a Hugging Face cache: the folder of HF_CACHE, or hf-cache in the checkout. Where the\n"
+        "hub does not answer, HF_CACHE makes it available to all nodes. NAME:CONFIG is one of several configurations.",
+        ("HF_CACHE", "HF_TOKEN_FILE"),
+        "bouquet dataset uoft-cs/cifar10\nHF_CACHE=/media/stick/cache bouquet dataset ylecun/mnist nyu-mll/glue:sst2\n"
+        "HF_CACHE=/media/stick/cache bouquet run",
+        (SettingError, HostError),
+    ),
     "join-command": CommandHelp(
         "enrol a SuperNode for another machine, print the command that starts it",
         "Enrol a new SuperNode and print the shell command that starts it on another machine with Docker. The command\n"
         "contains the node's private key: keep it secret. It needs the image there. Each call enrols another node.",
-        ("SUPERLINK_NAMES", "FLEET_BIND", "FLEET_PORT", "CONTROL_PORT", "PARTITION_ID", "SUPERNODES", "TAG"),
+        (
+            *("SUPERLINK_NAMES", "FLEET_BIND", "FLEET_PORT", "CONTROL_PORT", "PARTITION_ID", "SUPERNODES", "TAG"),
+            *("NODE_CONFIG", "NODE_CONFIG_FILE"),
+        ),
         "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet up\n"
         "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet join-command | ssh MACHINE sh",
         (SettingError, FleetError),

@@ -24,6 +24,7 @@ from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
 from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
 from bouquet.host.connection import read_config, write_connection
+from bouquet.host.dataset_download import download
 from bouquet.host.doctor import run_checks, select_checks
 from bouquet.host.endpoint import Endpoint
 from bouquet.host.fleet.base import Fleet
@@ -104,8 +105,8 @@ def up(settings: HostSettings, packages: PackageList | None = None) -> tuple[Fle
     say(f"the fleet is {settings.supernodes} SuperNodes as {why}")
     check_results(settings.results)
     packages = packages or package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
-    say(f"packages: {len(packages.names)} for the app in {packages.app} (list {packages.digest})")
     refuse_other_packages(fleet, packages, settings)
+    say(f"packages: {len(packages.names)} for the app in {packages.app} (list {packages.digest})")
     with_tag = replace(settings, tag=packages.images or image_tag(settings.tag, packages.digest))
     for line in preflight.check_start(with_tag, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
@@ -208,9 +209,17 @@ def join_command(settings: HostSettings) -> None:
         print(command)
 
 
+def dataset(settings: HostSettings, *names: str) -> None:
+    """Fill a Hugging Face cache with datasets, for a fleet that cannot reach the hub."""
+    cache = settings.hf_cache or PROJECT / "hf-cache"
+    for line in download(names, cache, settings):
+        say(line)
+    say(f"use it, here or where you bring it: HF_CACHE={cache}")
+
+
 COMMANDS: dict[str, Callable[..., object]] = {
     command.__name__.replace("_", "-"): command
-    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command, bundle)
+    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command, bundle, dataset)
 }
 
 
@@ -252,6 +261,8 @@ def make_parser() -> argparse.ArgumentParser:
                 metavar="FOLDER",
                 help="a Hugging Face cache to put into the bundle",
             )
+        if name == "dataset":
+            command.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the hub, or NAME:CONFIG")
         if name == "run":
             command.add_argument(
                 "--run-config",
@@ -278,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
     options = {name: getattr(parsed, name) for name in ("output", "cache") if name in parsed}
-    COMMANDS[parsed.command](settings, **options)
+    COMMANDS[parsed.command](settings, *getattr(parsed, "names", ()), **options)
 
 
 def entry() -> None:

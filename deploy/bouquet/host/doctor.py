@@ -169,7 +169,7 @@ def _for_any(settings: HostSettings, up: bool, shares: SharesOf, reader: Reader 
     ask_hub = cache(partial(probe_hub, settings.offline))
     yield "memory", partial(memory, settings.supernodes, up)
     yield "gpus", partial(gpus, settings, shares)
-    yield "data", partial(data, settings.dataset, ask_hub, reader)
+    yield "data", partial(data, settings.dataset, ask_hub, reader, settings.hf_cache)
     yield "clock", partial(clock, ask_hub)
     yield "folders", partial(writable_folders, settings)
     yield "flwr", flwr_cli

@@ -10,6 +10,7 @@ import shlex
 from bouquet.contract.keys import fingerprint, make_key, public_key
 from bouquet.errors import SettingError
 from bouquet.settings.host import HostSettings
+from bouquet.settings.node_config_settings import notation
 
 DATA = "/var/lib/bouquet"
 OWNER = "uid=49999,gid=49999,mode=0700"
@@ -79,10 +80,13 @@ def enrol_remote_node(settings: HostSettings, root_certificate: bytes) -> tuple[
     )
     supernodes = max(settings.supernodes, partition_id + 1)
     identity = root_certificate + private_key
-    return start_command(settings.tag, superlink, partition_id, supernodes, identity), summary
+    node_config = notation(settings.node_config.of(partition_id))
+    return start_command(settings.tag, superlink, partition_id, supernodes, identity, node_config), summary
 
 
-def start_command(tag: str, superlink: str, partition_id: int, supernodes: int, identity: bytes) -> str:
+def start_command(
+    tag: str, superlink: str, partition_id: int, supernodes: int, identity: bytes, node_config: str = ""
+) -> str:
     """Return the shell command that stores an identity in a volume and starts the SuperNode.
 
     Args:
@@ -91,6 +95,7 @@ def start_command(tag: str, superlink: str, partition_id: int, supernodes: int, 
         partition_id: The partition that the node is pinned to.
         supernodes: The fleet's size.
         identity: The CA's certificate and the node's private key, both PEM.
+        node_config: Further keys of its node config, as in NODE_CONFIG.
     """
     name, image = f"bouquet-node-{partition_id}", f"bouquet-supernode:{tag}"
     volume = f"--volume={name}:{DATA}/identities"
@@ -104,6 +109,7 @@ def start_command(tag: str, superlink: str, partition_id: int, supernodes: int, 
         "SUPERNODES": str(supernodes),
         "BOUQUET_DATASET_FALLBACK": "/opt/bouquet/data/cifar10-sample",
         "BOUQUET_CACHE_DIR": f"{DATA}/cache",
+        **({"NODE_CONFIG": node_config} if node_config else {}),
     }
     start = [
         *("docker", "run", "--detach", f"--name={name}", *HARDENING, *SERVICE, f"{volume}:ro"),

@@ -30,6 +30,7 @@ def check_start(settings: HostSettings, packages: Collection[str], *, containers
     if settings.dataset is not None:
         check_dataset(settings.dataset, reader_of(docker))
     user_files(settings, reader_of(docker))
+    settings.node_config.check_partitions(settings.supernodes)
     for group in by_disk(process_uses(settings) if docker is None else container_uses(settings, docker)):
         disk(group)
     if docker is not None:

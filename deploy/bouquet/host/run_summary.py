@@ -23,6 +23,8 @@ MAX_REASON = 200
 WIDTH = 120
 """Characters per line where the output is not a terminal."""
 PARTITION = re.compile(r"partition-id \d+")
+NODE_PREFIX = re.compile(r"^(SuperNode \d+ \(partition-id \d+\)|partition-id \d+): ")
+"""What a reason in one line begins with."""
 KIBI = 1024
 
 
@@ -99,7 +101,7 @@ def _errors(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _last_line(reason: str) -> str:
-    line = (reason.strip().splitlines() or ["no reason"])[-1].strip()
+    line = NODE_PREFIX.sub("", (reason.strip().splitlines() or ["no reason"])[-1].strip())
     return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."
 
 

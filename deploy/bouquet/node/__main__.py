@@ -6,7 +6,6 @@ variables and imports neither of the two.
 """
 
 import os
-import re
 import sys
 from functools import partial
 
@@ -14,33 +13,25 @@ from bouquet.contract.fleet_size import read_size
 from bouquet.contract.keys import key_path, wait_for_identity
 from bouquet.contract.leases import lease_partition
 from bouquet.contract.tls_files import CA
-from bouquet.errors import report_errors
+from bouquet.errors import SettingError, report_errors
 from bouquet.gpu import nvidia, plan
 from bouquet.node.cores import share_of_cores
 from bouquet.node.slot import acquire_partition
-from bouquet.runtime import grpc_proxy
+from bouquet.runtime import grpc_proxy, hub_cache
 from bouquet.runtime.process import exec_module, resolve_port
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.node import PARTITION_ID, PARTITION_PINNED, SuperNodeSettings
+from bouquet.settings.node_config_settings import Value, notation
 
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
 def node_config(settings: SuperNodeSettings, partition_id: int, supernodes: int) -> str:
     """Return what the ClientApp finds in `context.node_config`, in Flower's notation."""
-    config = f"partition-id={partition_id} num-partitions={supernodes}"
+    config: dict[str, Value] = {"partition-id": partition_id, "num-partitions": supernodes}
     if settings.dataset is not None:
-        config += f" dataset={quoted(settings.dataset)}"
-    return config
-
-
-def quoted(value: str) -> str:
-    """Return a string as `flower-supernode --node-config` takes it: in TOML's notation, without a `"` inside.
-
-    Flower looks for the closing quote with a regular expression, which does not know that a backslash may escape one.
-    """
-    escaped = value.replace("\\", "\\\\")
-    return '"' + re.sub(r'["\x00-\x1f\x7f]', lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
+        config["dataset"] = settings.dataset
+    return notation({**config, **settings.node_config.of(partition_id)})
 
 
 def command_line(settings: SuperNodeSettings, partition_id: int, supernodes: int) -> list[str]:
@@ -81,7 +72,12 @@ def main() -> None:
     """Check the settings, acquire a partition, and replace this process by the one that serves."""
     settings = SuperNodeSettings.read()
     grpc_proxy.only_on_request()
+    hub_cache.link(*settings.hub_cache)
     partition_id, supernodes = acquire_slot(settings)
+    try:
+        settings.node_config.check_partitions(supernodes)
+    except SettingError as error:  # a warning: the fleet may be growing
+        sys.stderr.write(f"bouquet: warning: {error}\n")
     os.environ[PARTITION_ID] = str(partition_id)
     os.environ[PARTITION_PINNED] = str(int(settings.partition_id is not None))
     if settings.insecure:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from bouquet.contract.node_status import NodeStatusFile
 from bouquet.contract.readiness import Readiness
 from bouquet.errors import FleetError, report_errors
+from bouquet.executor.app_folders import AppFolders
 from bouquet.executor.executor import Executor
 from bouquet.executor.linux import share_freed_memory
 from bouquet.flower import stock
@@ -78,7 +79,8 @@ def _serve_warm(
     share_freed_memory()
     session = NodeSession(online, offline)
     api = RuntimeApi(address=_value(arguments, "--clientappio-api-address"))
-    executor = Executor(TaskQueue(api, TaskType.CLIENT_APP, session.tasks), api, executor_settings)
+    tasks = TaskQueue(api, TaskType.CLIENT_APP, session.tasks)
+    executor = Executor(tasks, api, executor_settings, app_folders=AppFolders(settings.directories.run / "apps"))
     session.on_run_ended = executor.end_run
     executor.on_task = status.set_run
     _watch_fleet_size(settings, session)

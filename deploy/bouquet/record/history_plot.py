@@ -125,7 +125,7 @@ def _draw(axes: Axes, title: str, panel: Panel, rounds: Sequence[Round]) -> None
         label, color, marker = SOURCES[source]
         numbers, values = zip(*points, strict=True)
         axes.plot(numbers, values, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
-    axes.set_title(title[:1].upper() + title[1:], loc="left", fontweight="bold")
+    axes.set_title(title.capitalize() if title in FIRST else title, loc="left", fontweight="bold")
     axes.set_xlabel("round")
     axes.set_xlim(min(each.number for each in rounds) - 0.2, max(each.number for each in rounds) + 0.2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

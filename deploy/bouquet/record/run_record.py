@@ -18,6 +18,8 @@ METRICS = "metrics.json"
 INTERRUPTED = "the run was interrupted"
 WRITE_SECONDS = 1.0
 """While a run is in progress, its record is written at most this often: a loop may have a thousand short exchanges."""
+WRITE_SHARE = 0.01
+"""Writing the record of a run in progress takes at most this share of the run: it grows with each round."""
 
 
 @dataclass
@@ -49,7 +51,7 @@ class RunRecord:
     rounds: list[Round] = field(default_factory=list)
     exchanges: list[ExchangeEntry] = field(default_factory=list)
     seconds: float = 0.0
-    _written: float = field(default=-math.inf, repr=False)
+    _next_write: float = field(default=-math.inf, repr=False)
 
     def begin(self) -> None:
         """Write the first `metrics.json`, which says that the run was interrupted.
@@ -65,11 +67,11 @@ class RunRecord:
             raise
 
     def update(self) -> None:
-        """Write what is known so far, unless that was done less than `WRITE_SECONDS` ago.
+        """Write what is known so far, unless that was done a short time ago.
 
         A full disk does not end the run before its end; `complete` reports it.
         """
-        if time.monotonic() - self._written >= WRITE_SECONDS:
+        if time.monotonic() >= self._next_write:
             with suppress(RunError):
                 self._write("failed", INTERRUPTED)
 
@@ -90,8 +92,10 @@ class RunRecord:
         self._write("failed", error)
 
     def _write(self, status: Literal["completed", "failed"], error: str | None) -> None:
+        started = time.monotonic()
         self.folder.write(METRICS, self.as_json(status, error).encode())
-        self._written = time.monotonic()
+        now = time.monotonic()
+        self._next_write = now + max(WRITE_SECONDS, (now - started) / WRITE_SHARE)
 
     def as_json(self, status: Literal["completed", "failed"], error: str | None) -> str:
         """Return the content of metrics.json."""

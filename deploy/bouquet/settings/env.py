@@ -93,6 +93,12 @@ def size_file(environment: Environment) -> Path | None:
     return Path(name) if name else None
 
 
+def hub_cache(environment: Environment) -> tuple[Path | None, Path | None]:
+    """Return the folder of HF_CACHE as this process sees it, and `HF_HOME`; None for one that is not set."""
+    brought, home = (text(environment, name, "") for name in ("BOUQUET_HF_CACHE", "HF_HOME"))
+    return Path(brought) if brought else None, Path(home) if home else None
+
+
 @dataclass(frozen=True)
 class Directories:
     """Where a container, or the local process in its place, keeps its files.

@@ -23,7 +23,8 @@ class ExecutorSettings:
         app: What it runs: ClientApps or ServerApps.
         kind: `warm`: one process per run, forked from a process that has imported the framework
             (`bouquet.executor`). `stock`: Flower's own executor, one process per message.
-        preload: Modules that the zygote imports before any run starts.
+        preload: Modules that the zygote imports before any run starts. None: those of the installed frameworks
+            (`bouquet.executor.frameworks`).
         workers: Largest number of processes at a time. A run keeps its process, so two runs can alternate on two.
         idle_seconds: How long a process waits for its run's next message before it ends.
         task_seconds: How long one task may take; None for no limit.
@@ -34,7 +35,7 @@ class ExecutorSettings:
 
     app: App
     kind: str = "warm"
-    preload: tuple[str, ...] = ("keras",)
+    preload: tuple[str, ...] | None = None
     workers: int = 2
     idle_seconds: float = 300.0
     task_seconds: float | None = None
@@ -51,7 +52,7 @@ class ExecutorSettings:
         return cls(
             app=app,
             kind=choice(environment, "EXECUTOR", ("warm", "stock")),
-            preload=tuple(text(environment, "EXECUTOR_PRELOAD", "keras flwr_datasets").replace(",", " ").split()),
+            preload=_preload(environment),
             workers=executor_workers(environment),
             idle_seconds=whole_number(environment, "EXECUTOR_IDLE", 300, 1, 86400),
             task_seconds=whole_number(environment, "EXECUTOR_TIMEOUT", 0, 0, 86400) or None,
@@ -63,6 +64,11 @@ class ExecutorSettings:
 def executor_workers(environment: Environment) -> int:
     """Return the largest number of processes of one executor; they share the node's GPU memory."""
     return whole_number(environment, "EXECUTOR_WORKERS", 2, 1, 64)
+
+
+def _preload(environment: Environment) -> tuple[str, ...] | None:
+    modules = tuple(text(environment, "EXECUTOR_PRELOAD", "").replace(",", " ").split())
+    return () if modules == ("none",) else modules or None
 
 
 def _growth_mib(environment: Environment) -> int | None:

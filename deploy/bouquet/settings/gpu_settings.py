@@ -16,7 +16,7 @@ class GpuSettings:
 
     Attributes:
         devices: The list in `GPUS`; empty for the CPU; None for what nvidia-smi finds.
-        memory_mib: MiB that TensorFlow may allocate in each process; None for an equal part.
+        memory_mib: MiB that a framework may allocate in each process; None for an equal part.
         nodes: How many nodes an equal part is computed for; None for the fleet's size.
         workers: Processes per node.
         device: The device of this one node; None to use the plan.

@@ -20,6 +20,7 @@ from bouquet.settings.env import (
     whole_number,
 )
 from bouquet.settings.gpu_settings import GpuSettings
+from bouquet.settings.node_config_settings import NodeConfigSettings
 from bouquet.settings.oneshot import CertificateSettings
 from bouquet.settings.run_settings import RunSettings
 
@@ -43,6 +44,8 @@ class HostSettings:
         insecure: Whether the fleet has neither TLS nor node keys.
         certificates: What the SuperLink's certificate is issued for, and the user's own certificates.
         hub_token: File with a token for the dataset's hub.
+        hf_cache: Folder with a Hugging Face cache that was brought along; None for none. It may not exist.
+        node_config: Further keys of the nodes' config.
         partition_id: The partition of the node that `bouquet join-command` enrols.
         run_config: Overrides of the app's run-config.
         results: Where results go.
@@ -68,6 +71,8 @@ class HostSettings:
     insecure: bool
     certificates: CertificateSettings
     hub_token: Path | None
+    hf_cache: Path | None
+    node_config: NodeConfigSettings
     partition_id: int | None
     run_config: str
     results: Path
@@ -93,6 +98,8 @@ class HostSettings:
         user_certificates = text(environment, "CERTIFICATES", "")
         joining = text(environment, "PARTITION_ID", "")
         token = text(environment, "HF_TOKEN_FILE", "")
+        hf_cache = text(environment, "HF_CACHE", "")
+        node_config_file = text(environment, "NODE_CONFIG_FILE", "")
         compose_project = text(environment, "COMPOSE_PROJECT_NAME", "bouquet")
         RunSettings.read(environment)  # the SuperLink reads them; impossible ones are refused before it stops
         certificates = CertificateSettings.read(environment)
@@ -113,6 +120,10 @@ class HostSettings:
             insecure=is_insecure(environment),
             certificates=certificates,
             hub_token=_existing_file("HF_TOKEN_FILE", token) if token else None,
+            hf_cache=_path("HF_CACHE", hf_cache).resolve() if hf_cache else None,
+            node_config=NodeConfigSettings.read(
+                environment, _existing_file("NODE_CONFIG_FILE", node_config_file) if node_config_file else None
+            ),
             partition_id=whole_number(environment, "PARTITION_ID", 0, 0, MAX_SUPERNODES) if joining else None,
             run_config=text(environment, "RUN_CONFIG", ""),
             results=_path("RESULTS", text(environment, "RESULTS", "results")),

@@ -11,6 +11,7 @@ from bouquet.settings.env import (
     MAX_SUPERNODES,
     Directories,
     Environment,
+    hub_cache,
     is_insecure,
     size_file,
     supernodes,
@@ -18,6 +19,7 @@ from bouquet.settings.env import (
     whole_number,
 )
 from bouquet.settings.gpu_settings import GpuSettings
+from bouquet.settings.node_config_settings import NodeConfigSettings
 
 PARTITION_ID, PARTITION_PINNED = "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED"
 """The variables by which the entry point passes the partition to the serving process."""
@@ -35,6 +37,8 @@ class SuperNodeSettings:
         superlink: Address of the SuperLink's Fleet API.
         superlink_max_wait: Seconds that the node tries to reach the SuperLink.
         dataset: Folder with the node's own data.
+        node_config: Further keys of the node config.
+        hub_cache: The folder of HF_CACHE, and `HF_HOME`.
         threads: TensorFlow's threads; None for the node's share of the cores.
         gpus: What the nodes compute on.
         runtime_address: Where the Runtime API listens, for the executor.
@@ -49,6 +53,8 @@ class SuperNodeSettings:
     superlink: str
     superlink_max_wait: int
     dataset: str | None
+    node_config: NodeConfigSettings
+    hub_cache: tuple[Path | None, Path | None]
     threads: int | None
     gpus: GpuSettings
     runtime_address: str
@@ -61,6 +67,7 @@ class SuperNodeSettings:
         file = size_file(environment)
         size = MAX_SUPERNODES if file else supernodes(environment)
         partition_id, source = _pinned_partition(environment, size)
+        keys = text(environment, "BOUQUET_NODE_CONFIG_FILE", "")
         return cls(
             supernodes=size,
             size_file=file,
@@ -69,6 +76,8 @@ class SuperNodeSettings:
             superlink=text(environment, "SUPERLINK", "superlink:9092"),
             superlink_max_wait=whole_number(environment, "SUPERLINK_MAX_WAIT", 300, 1, 86400),
             dataset=text(environment, "BOUQUET_DATASET", "") or None,
+            node_config=NodeConfigSettings.read(environment, Path(keys) if keys else None),
+            hub_cache=hub_cache(environment),
             threads=whole_number(environment, "TF_THREADS", 1, 1, 1024)
             if text(environment, "TF_THREADS", "")
             else None,

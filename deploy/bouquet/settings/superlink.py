@@ -2,9 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-from bouquet.settings.env import Directories, Environment, fleet_bind, is_insecure, text
+from bouquet.settings.env import Directories, Environment, fleet_bind, hub_cache, is_insecure, text
 from bouquet.settings.run_settings import RunSettings
 
 
@@ -18,6 +19,7 @@ class SuperLinkSettings:
         runtime_address: Where the Runtime API listens, for the executor. It gives tasks and tokens to any client, so
             it must stay on loopback.
         insecure: Neither TLS nor node keys.
+        hub_cache: The folder of HF_CACHE, and `HF_HOME`.
         directories: Where its files are.
     """
 
@@ -25,6 +27,7 @@ class SuperLinkSettings:
     control_address: str
     runtime_address: str
     insecure: bool
+    hub_cache: tuple[Path | None, Path | None]
     directories: Directories
 
     @classmethod
@@ -37,5 +40,6 @@ class SuperLinkSettings:
             control_address=text(environment, "CONTROL_ADDRESS", "0.0.0.0:9093"),
             runtime_address=text(environment, "RUNTIME_ADDRESS", "127.0.0.1:9091"),
             insecure=is_insecure(environment),
+            hub_cache=hub_cache(environment),
             directories=Directories.read(environment),
         )

@@ -8,7 +8,7 @@ import sys
 
 from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
 from bouquet.errors import FleetError, report_errors
-from bouquet.runtime import grpc_proxy
+from bouquet.runtime import grpc_proxy, hub_cache
 from bouquet.runtime.process import exec_module, resolve_port
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.superlink import SuperLinkSettings
@@ -55,6 +55,7 @@ def main() -> None:
     """Check the settings and replace this process by the one that serves."""
     settings = SuperLinkSettings.read()
     grpc_proxy.only_on_request()
+    hub_cache.link(*settings.hub_cache)
     settings.directories.state.mkdir(parents=True, exist_ok=True)
     if settings.insecure:
         sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import partition
+from app import task
 
 README = """\
 ---
@@ -81,14 +81,12 @@ def folder(make_folder: MakeFolder) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def clean_state(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """Give every test the environment of a fresh process."""
+def clean_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give every test the environment of a fresh process, and a current folder of its own."""
     for name in list(os.environ):
         if name.startswith("BOUQUET_"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("BOUQUET_RESULTS_DIR", str(tmp_path / "results"))
-    partition._in_process.clear()
-    partition._federated_dataset.cache_clear()
-    yield
+    monkeypatch.setenv("HF_HOME", "/nonexistent")
+    monkeypatch.chdir(tmp_path)
+    for cached in (task.load_data, task.load_test_data, task._open_dataset):
+        cached.cache_clear()

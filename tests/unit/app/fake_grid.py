@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import itertools
+import tomllib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
+from app import client_app, server_app
+
 FIRST_NODE = 100
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+DEFAULTS: dict[str, Any] = PROJECT["tool"]["flwr"]["app"]["config"]
 _message_ids = itertools.count()
 
-Answer = Callable[[Message, Context], Message | None]
+Answer = Callable[[Message, Context], Message]
+
+
+def run_config(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return the app's defaults for a small dataset, with changes: `batch_size=8` for `batch-size`."""
+    small = {"dataset": str(folder), "num-server-rounds": 2, "batch-size": 8, "fraction-train": 1.0}
+    return DEFAULTS | small | {key.replace("_", "-"): value for key, value in changes.items()}
+
+
+def start(folder: Path, *, answer: Answer = client_app.app, nodes: int = 4, **changes: Any) -> None:
+    """Run the ServerApp on a fleet in this process; its files are in the current folder."""
+    config = run_config(folder, **changes)
+    server_app.main(FakeGrid(answer, nodes, config), Context(77, 0, {}, RecordDict(), config))
 
 
 def prepared(message: Message) -> Message:
@@ -22,62 +40,32 @@ def prepared(message: Message) -> Message:
 
 
 class FakeGrid(Grid):
-    """Node `FIRST_NODE + k` holds partition k; `answer` is its ClientApp and returns None for no reply in time."""
+    """Node `FIRST_NODE + k` holds partition k; `answer` is its ClientApp. Replies come in the order of partitions."""
 
-    def __init__(self, answer: Answer, nodes: int, run_config: dict[str, Any], node_config: dict[str, Any]) -> None:
+    def __init__(self, answer: Answer, nodes: int, config: dict[str, Any]) -> None:
         self.answer = answer
         self.contexts = {
             FIRST_NODE + k: Context(
-                run_id=1,
-                node_id=FIRST_NODE + k,
-                node_config={"partition-id": k, "num-partitions": nodes, **node_config},
-                state=RecordDict(),
-                run_config=run_config,
+                1, FIRST_NODE + k, {"partition-id": k, "num-partitions": nodes}, RecordDict(), config
             )
             for k in range(nodes)
         }
-        self.timeouts: list[float | None] = []
-        self._answers: dict[str, Message] = {}
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.contexts)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        self.timeouts.append(timeout)
         replies = []
-        for message in messages:
+        for message in sorted(messages, key=lambda message: message.metadata.dst_node_id):
             prepared(message)
             try:
-                reply = self.answer(message, self.contexts[message.metadata.dst_node_id])
+                replies.append(self.answer(message, self.contexts[message.metadata.dst_node_id]))
             except Exception as error:  # as flwr's run_clientapp reports it
-                reply = Message(Error(code=0, reason=f"{type(error)}:<'{error}'>"), reply_to=message)
-            if reply is not None:
-                replies.append(reply)
+                replies.append(Message(Error(code=0, reason=f"{type(error)}:<'{error}'>"), reply_to=message))
         return replies
 
-    def set_run(self, run: Any) -> None:
+    def _unused(self, *arguments: Any, **options: Any) -> Any:
         raise NotImplementedError
 
-    @property
-    def run(self) -> Any:
-        raise NotImplementedError
-
-    def create_message(self, *arguments: Any, **options: Any) -> Message:
-        raise NotImplementedError
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        ids = []
-        for message in messages:
-            for reply in self.send_and_receive([message]):
-                self._answers[message.metadata.message_id] = reply
-            ids.append(message.metadata.message_id)
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [self._answers.pop(message_id) for message_id in message_ids if message_id in self._answers]
-
-    def add(self, node_id: int, partition_id: int, num_partitions: int) -> None:
-        """Add a node that joins the fleet."""
-        some = next(iter(self.contexts.values()))
-        node_config = some.node_config | {"partition-id": partition_id, "num-partitions": num_partitions}
-        self.contexts[node_id] = Context(1, node_id, node_config, RecordDict(), some.run_config)
+    run = property(_unused)
+    set_run = create_message = push_messages = pull_messages = _unused

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
-NODE = {"env", "executor_settings", "gpu_settings", "node"}
+NODE = {"env", "executor_settings", "gpu_settings", "node", "node_config_settings"}
 """The share of a GPU depends on the executor's number of workers."""
+SUPERLINK = {"env", "run_settings", "superlink"}
+"""Runs inherit its environment, so it refuses their settings if they are impossible."""
 
 
 def loaded(module: str) -> set[str]:
@@ -19,7 +21,7 @@ def loaded(module: str) -> set[str]:
     ("module", "settings"),
     [
         ("bouquet.node.__main__", NODE),
-        ("bouquet.superlink.__main__", {"env", "superlink"}),
+        ("bouquet.superlink.__main__", SUPERLINK),
         ("bouquet.oneshot.certificates", {"env", "oneshot"}),
         ("bouquet.oneshot.enrol", {"env", "oneshot"}),
         ("bouquet.oneshot.receive_identity", {"env"}),

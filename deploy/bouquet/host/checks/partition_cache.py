@@ -10,7 +10,7 @@ from bouquet.settings.host import HostSettings
 
 CACHE_IN_CONTAINER = "/var/lib/bouquet/cache"
 MIB = 1024**2
-_ENTRY = re.compile(r"[0-9a-f]{32}|\.making-.*|\.removing-.*")
+_ENTRY = re.compile(r"[0-9a-f]{32}(\.npz)?|\.making-.*|\.removing-.*")
 """The names that `app.array_cache` uses."""
 
 
@@ -38,7 +38,7 @@ def cache_of_containers(settings: HostSettings) -> str:
 def folder_mib(folder: Path) -> int:
     """Return the MiB of the cache's entries in a folder; 0 where there is no such folder."""
     entries = [entry for entry in folder.glob("*") if _ENTRY.fullmatch(entry.name)]
-    files = [file for entry in entries for file in entry.rglob("*")]
+    files = [file for entry in entries for file in (entry, *entry.rglob("*"))]
     total = 0
     for file in files:
         try:

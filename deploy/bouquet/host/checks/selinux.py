@@ -35,7 +35,8 @@ def selinux(docker: DockerInfo, settings: HostSettings) -> str:
 def mounted(settings: HostSettings) -> list[Path]:
     """Return the user's files that containers read through a mount."""
     token = settings.hub_token or PROJECT / "deploy" / "compose" / "no-token"
-    return [path for path in (settings.dataset, settings.certificates.user_dir, token) if path is not None]
+    named = (settings.dataset, settings.certificates.user_dir, token, settings.hf_cache, settings.node_config.file)
+    return [path for path in named if path is not None]
 
 
 def label_type(path: Path) -> str:

@@ -8,14 +8,23 @@ from bouquet.host.checks.user_files import check_dataset
 from bouquet.host.hub import HubAnswer
 from bouquet.host.readable import Reader
 
+CIFAR10 = "datasets/uoft-cs___cifar10"
+"""Where a Hugging Face cache has it."""
 
-def data(dataset: Path | None, ask_hub: Callable[[], HubAnswer], reader: Reader | None = None) -> str:
-    """Check that there is data to train on: from a folder, from the hub, or the shipped sample.
+
+def data(
+    dataset: Path | None,
+    ask_hub: Callable[[], HubAnswer],
+    reader: Reader | None = None,
+    hf_cache: Path | None = None,
+) -> str:
+    """Check that there is data to train on: from a folder, from the hub, from a brought cache, or the shipped sample.
 
     Args:
         dataset: The folder; None for the hub or the sample.
         ask_hub: Asks the hub.
         reader: Who reads the folder; None if that is unknown.
+        hf_cache: The folder of HF_CACHE.
 
     Raises:
         HostError: The folder has no parquet file.
@@ -31,5 +40,7 @@ def data(dataset: Path | None, ask_hub: Callable[[], HubAnswer], reader: Reader 
             )
         return f"{dataset} (DATASET)"
     if problem := ask_hub().problem:
+        if hf_cache is not None and (hf_cache / CIFAR10).is_dir():
+            return f"uoft-cs/cifar10 in {hf_cache} (HF_CACHE), because {problem}"
         return f"the shipped sample, because {problem}; for all of CIFAR-10: DATASET=path/to/cifar10"
     return "uoft-cs/cifar10, the hub answers"

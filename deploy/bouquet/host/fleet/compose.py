@@ -73,6 +73,11 @@ class ComposeFleet:
             os.environ["CERTIFICATES"] = str(settings.certificates.user_dir)
         if settings.hub_token is not None:
             os.environ["HF_TOKEN_FILE"] = str(settings.hub_token)
+        if settings.hf_cache is not None:
+            os.environ["HF_CACHE"] = str(settings.hf_cache)
+        if settings.node_config.file is not None:
+            os.environ["NODE_CONFIG_FILE"] = str(settings.node_config.file)
+        os.environ["BOUQUET_NODE_CONFIG_DIGEST"] = settings.node_config.digest  # a changed file recreates the nodes
         self._compose_files = compose_files(PROJECT)
         self._docker = DockerClient(compose_files=[*self._compose_files])
         self._is_ours = False

@@ -35,6 +35,7 @@ from bouquet.host.packages.package_list import LIST, UNKNOWN, PackageList, list_
 from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
 from bouquet.oneshot.certificates import ensure
 from bouquet.polling import poll_until
+from bouquet.runtime.hub_cache import PARTS
 from bouquet.settings import run_settings
 from bouquet.settings.env import Directories
 from bouquet.settings.executor_settings import VARIABLES
@@ -221,6 +222,10 @@ class ProcessFleet:
             shared["BOUQUET_DATASET"] = str(settings.dataset)
         if settings.hub_token:
             shared["HF_TOKEN_PATH"] = str(settings.hub_token)
+        if settings.hf_cache:  # without it, the processes use the user's own cache
+            shared["BOUQUET_HF_CACHE"] = str(settings.hf_cache)
+            cache = self._home / "cache" / "huggingface"
+            shared |= {"HF_HOME": str(cache), **{f"HF_{part.upper()}_CACHE": str(cache / part) for part in PARTS}}
         local = settings.fleet_bind.startswith("127.")
         superlink = {
             "FLEET_ADDRESS": f"{'127.0.0.1' if local else '0.0.0.0'}:{settings.fleet_port}",  # noqa: S104
@@ -235,6 +240,9 @@ class ProcessFleet:
                 "SUPERLINK": f"127.0.0.1:{settings.fleet_port}",
                 "RUNTIME_ADDRESS": "127.0.0.1:0",
                 "PARTITION_ID": str(partition_id),
+                "NODE_CONFIG": os.environ.get("NODE_CONFIG", ""),
+                "BOUQUET_NODE_CONFIG_FILE": str(settings.node_config.file or ""),
+                "BOUQUET_NODE_CONFIG_DIGEST": settings.node_config.digest,  # a changed file restarts the fleet
             }
             environment = shared | supernode | (supernode_environment or {})
             children.append(self._child(f"supernode-{partition_id}", "bouquet.node", environment))

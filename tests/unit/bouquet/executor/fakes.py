@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any
 
+from bouquet.executor.app_folders import AppFolders
 from bouquet.executor.channel import Channel
 from bouquet.executor.executor import Executor
 from bouquet.flower.task_queue import RuntimeApi
@@ -189,6 +190,7 @@ class Harness:
     """An executor with everything around it, and what it reports."""
 
     settings: ExecutorSettings
+    app_folders: AppFolders | None = None
     ready: Queue[bool] = field(default_factory=Queue)
     failures: Queue[str] = field(default_factory=Queue)
     task_runs: Queue[int | None] = field(default_factory=Queue)
@@ -198,7 +200,7 @@ class Harness:
     def __post_init__(self) -> None:
         self.tasks = FakeTasks(self.check)
         self.api = RuntimeApi("127.0.0.1:9094")
-        self.executor = Executor(self.tasks, self.api, self.settings, self._start_zygote)
+        self.executor = Executor(self.tasks, self.api, self.settings, self._start_zygote, self.app_folders)
         self.executor.on_task = self._on_task
 
     def check(self, call: str) -> None:
@@ -262,9 +264,9 @@ class Harness:
 
 
 @contextmanager
-def harness(**settings: Any) -> Iterator[Harness]:
+def harness(app_folders: AppFolders | None = None, **settings: Any) -> Iterator[Harness]:
     """An executor of ClientApps that is not started yet. Stops it, and checks the locking rule, at the end."""
-    created = Harness(ExecutorSettings(**{"app": "clientapp", "preload": ("keras",), **settings}))
+    created = Harness(ExecutorSettings(**{"app": "clientapp", "preload": ("keras",), **settings}), app_folders)
     try:
         yield created
     finally:

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
 import pytest
 
 from bouquet.executor import executor as module
+from bouquet.executor.app_folders import AppFolders
 from bouquet.polling import poll_until
 from tests.unit.bouquet.executor.fakes import PATIENCE_SECONDS, Outcome, harness
 
@@ -57,6 +59,14 @@ def test_it_is_ready_when_its_zygote_is_and_not_before() -> None:
         assert fake.ready.get(timeout=PATIENCE_SECONDS)
 
 
+def test_without_a_setting_the_zygote_imports_the_installed_frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "to_preload", lambda: ("torch", "torch._dynamo"))
+    with harness(preload=None) as fake:
+        assert fake.start().preload == ("torch", "torch._dynamo")
+    with harness(preload=()) as fake:
+        assert fake.start().preload == ()
+
+
 def test_no_task_is_claimed_before_the_zygote_is_ready() -> None:
     with harness() as fake:
         fake.tasks.add(run_id=1)
@@ -77,6 +87,7 @@ def test_a_message_goes_to_a_new_worker_and_the_next_one_of_its_run_to_the_same(
             **{"app": "clientapp", "run_id": 7, "parent": zygote.pid, "api": asdict(fake.api)},
             "report": True,
             "bounds": {"messages": None, "growth_mib": None},
+            "folder": None,
         }
         fake.complete(worker)
         for _ in range(3):
@@ -343,6 +354,44 @@ def test_the_end_of_a_run_ends_a_worker_in_the_middle_of_a_message_and_kills_it_
         assert zygote.next_signal() == (worker.number, signal.SIGKILL)
         worker.exit(signal_number=signal.SIGKILL)
         assert fake.next_outcome() == Outcome("fail", token, "The ClientApp process was ended with its run.")
+
+
+def test_a_run_has_a_working_directory_until_its_last_process_has_ended(tmp_path: Path) -> None:
+    with harness(AppFolders(tmp_path / "apps")) as fake:
+        zygote = fake.start_ready()
+        folders = {}
+        for run_id in (1, 2):
+            worker, _ = fake.begin(zygote, run_id)
+            folders[run_id] = Path(worker.work["folder"])
+            folders[run_id].mkdir(parents=True)  # as the worker does
+            fake.complete(worker)
+        assert folders[1] != folders[2]
+        fake.executor.end_run(1)
+        assert zygote.workers[0].is_told_to_end()
+        assert folders[1].exists(), "its exit handlers may write files"
+        zygote.workers[0].exit()
+        wait_until(lambda: not folders[1].exists())
+        assert folders[2].exists()
+    assert not (tmp_path / "apps").exists(), "the executor has stopped"
+
+
+def test_the_working_directory_of_a_run_outlives_its_idle_process(tmp_path: Path) -> None:
+    with harness(AppFolders(tmp_path / "apps"), idle_seconds=0.05) as fake:
+        zygote = fake.start_ready()
+        worker, _ = fake.begin(zygote)
+        folder = Path(worker.work["folder"])
+        folder.mkdir(parents=True)
+        fake.complete(worker)
+        assert worker.is_told_to_end()
+        worker.exit()
+        second, _ = fake.begin(zygote)
+        assert second.work["folder"] == str(folder)
+        assert folder.exists()
+        fake.complete(second)
+        assert second.is_told_to_end()
+        second.exit()
+        fake.executor.end_run(1)  # no process of the run is left
+        wait_until(lambda: not folder.exists())
 
 
 def test_stopping_with_a_reason_fails_the_tasks_that_are_worked_on() -> None:

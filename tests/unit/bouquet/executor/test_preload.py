@@ -120,7 +120,7 @@ def test_a_variable_that_a_library_has_read_and_the_app_sets_is_reported(
         monkeypatch.setenv("COLOUR_", "another")
     assert caplog.messages == [
         "The app sets COLOUR_ too late: painter_ read it before the app was loaded. Set COLOUR_ in the environment of "
-        "the nodes, or set EXECUTOR_PRELOAD=json, so that the app imports painter_ itself"
+        "the nodes, or set EXECUTOR_PRELOAD=none, so that the app imports painter_ itself"
     ]
     assert type(os.environ) is os._Environ
 

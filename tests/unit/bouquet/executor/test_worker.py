@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +19,27 @@ Serve = Callable[..., list[bool]]
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
+def events() -> list[str]:
+    """What the worker does with each message."""
+    return []
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, events: list[str]) -> Serve:
     """Have a worker serve four messages at most; return what it says of itself after each: whether it is usable."""
+
+    class Share:
+        def apply(self) -> None:
+            events.append("GPU")
 
     class Process:
         def __init__(self, api: RuntimeApi, **callbacks: Any) -> None:
-            pass
+            self.callbacks = callbacks
 
         def serve(self, token: str) -> Served:
+            self.callbacks["on_pulled"](b"")
+            with self.callbacks["loading"](Path()):
+                events.append("import")
             return Served(token != "unusable", "train", "SuperNode 11 (partition-id 2)")
 
         def close(self) -> None:
@@ -38,10 +52,15 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         for token in tokens or ("t",) * 4:
             ours.send({"token": token})
         ours.end_sending()
-        assert worker._serve_clientapp(theirs, RuntimeApi(""), lambda _: nullcontext(), bounds, 7) == 0
-        return [message["done"] for message in ours.drain()]
+        assert worker._serve_clientapp(theirs, RuntimeApi(""), lambda _: nullcontext(), Share(), bounds, 7) == 0  # type: ignore[arg-type]
+        return [message["done"] for message in ours.drain() if "done" in message]
 
     return serve
+
+
+def test_the_share_of_a_gpu_is_applied_before_and_after_the_import_of_the_app(serve: Serve, events: list[str]) -> None:
+    serve(Bounds(growth_mib=0), "t")
+    assert events == ["GPU", "import", "GPU"]
 
 
 def test_a_worker_serves_all_messages_of_its_run(serve: Serve) -> None:

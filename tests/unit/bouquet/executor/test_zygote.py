@@ -189,6 +189,20 @@ def test_a_worker_ends_as_a_python_process_ends(zygote: RealZygote, tmp_path: Pa
     assert left(tmp_path) == ENDS
 
 
+@pytest.mark.parametrize(("module", "reports"), [("triton", 0), ("other", 2)])
+def test_triton_does_not_list_the_modules_of_the_zygote_as_leaks(module: str, reports: int, tmp_path: Path) -> None:
+    # `malloc_stats` takes the place of its report: native code that writes to stderr when the interpreter has ended.
+    code = "import ctypes\nctypes.pythonapi.Py_AtExit(ctypes.CDLL(None).malloc_stats)\n"
+    (tmp_path / f"{module}.py").write_text(code)
+    with started(module, library=tmp_path) as zygote:
+        worker, _ = zygote.fork(1, "wait")
+        worker.end_sending()
+        assert receive(zygote.channel) == {"exited": 1, "status": 3 << 8, "oom": False}
+        zygote.channel.end_sending()
+        _, log = zygote.process.communicate(timeout=PATIENCE_SECONDS)
+    assert log.count("Total (incl. mmap):") == reports
+
+
 def test_sigterm_ends_a_worker_as_a_python_process_ends(zygote: RealZygote, tmp_path: Path) -> None:
     worker, _ = zygote.fork(1, f"leave {tmp_path}")
     assert receive(worker) == {"left": True}

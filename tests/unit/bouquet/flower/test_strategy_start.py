@@ -414,18 +414,64 @@ def test_a_strategy_with_a_loop_of_its_own_is_recorded(tmp_path: Path) -> None:
     assert (written["strategy"], written["exchanges"], grid.waits) == ("OwnLoop", [], [60, 60])
 
 
-def test_a_strategy_whose_start_calls_flowers_is_recorded_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("catches_all", [True, False])
+def test_a_strategy_whose_start_calls_flowers_is_recorded_once(catches_all: bool, tmp_path: Path) -> None:
     grid = make_grid(tmp_path, trained)
 
     def main() -> None:
-        class Calls(FedAvg):
+        class CatchesAll(FedAvg):
             def start(self, *arguments: Any, **options: Any) -> Result:
                 return super().start(*arguments, **options)
 
-        Calls().start(grid, initial_arrays(), 2)
+        class Names(FedAvg):
+            def start(self, grid: Grid, arrays: ArrayRecord, evaluate_fn: Any) -> Result:  # type: ignore[override]
+                return super().start(grid, arrays, 2, evaluate_fn=evaluate_fn)
+
+        def central(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+            return MetricRecord({"score": float(server_round)})
+
+        if catches_all:
+            CatchesAll().start(grid, initial_arrays(), num_rounds=2, evaluate_fn=central)
+        else:
+            Names().start(grid, initial_arrays(), evaluate_fn=central)
 
     run(grid, main, tmp_path)
-    assert [each["round"] for each in metrics(tmp_path)["rounds"]] == [1, 2]
+    rounds = metrics(tmp_path)["rounds"]
+    assert [(each["round"], each["central"]) for each in rounds] == [(n, {"score": float(n)}) for n in range(3)]
+    assert grid.waits == [60] * 4
+
+
+class Concatenates(Strategy):
+    """A strategy that is no FedAvg, has other names for its parameters, and whose replies differ in shape."""
+
+    def configure_train(self, number: int, model: ArrayRecord, options: ConfigRecord, fleet: Grid) -> list[Message]:
+        content = RecordDict({"arrays": model, "config": options})
+        return [Message(content, node, MessageType.TRAIN) for node in fleet.get_node_ids()]
+
+    def aggregate_train(self, number: int, replies: Iterable[Message]) -> Any:
+        arrays = [each.content.array_records["arrays"].to_numpy_ndarrays()[0] for each in replies]
+        return ArrayRecord([np.concatenate(arrays)]), MetricRecord({"length": len(np.concatenate(arrays))})
+
+    def configure_evaluate(self, *arguments: Any) -> list[Message]:
+        return []
+
+    def aggregate_evaluate(self, *arguments: Any) -> None:
+        return None
+
+    def summary(self) -> None:
+        """Log nothing."""
+
+
+def test_a_strategy_that_is_no_fedavg_is_recorded_and_its_replies_are_left_alone(tmp_path: Path) -> None:
+    def answer(message: Message) -> Message:
+        return reply(message, ArrayRecord([np.full(partition(message) + 1, math.nan)]), loss=math.nan)
+
+    result = start(Concatenates(), answer, tmp_path, num_rounds=2)
+    assert result.arrays.to_numpy_ndarrays()[0].shape == (15,)
+    written = metrics(tmp_path)
+    assert written["strategy"] == "Concatenates"
+    assert [each["train"]["metrics"] for each in written["rounds"]] == [{"length": 15}] * 2
+    assert [each["train"]["replies"] for each in written["rounds"]] == [5, 5]
 
 
 def test_a_strategys_methods_are_its_own_again_after_start(tmp_path: Path) -> None:

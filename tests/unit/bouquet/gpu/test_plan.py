@@ -75,7 +75,7 @@ def test_too_little_memory_is_refused_with_the_arithmetic_and_what_would_fit() -
     text = str(refused.value)
     assert text.startswith("SUPERNODES=10: too many for the GPUs: GPU 0 (NVIDIA T4) has 8192 MiB, ")
     assert "10 nodes x 2 processes (EXECUTOR_WORKERS) get 409 MiB each, but need 1024 MiB each" in text
-    assert f"{CONTEXT_MIB} MiB for CUDA and at least {MIN_MIB} MiB for TensorFlow" in text
+    assert f"{CONTEXT_MIB} MiB for CUDA and at least {MIN_MIB} MiB for the framework" in text
     assert "run 4 SuperNodes, which fit: SUPERNODES=4" in text
     assert "GPUS=none" in text
     assert "EXECUTOR_WORKERS=1" not in text  # would not be enough
@@ -109,7 +109,7 @@ def test_no_number_of_nodes_is_suggested_if_not_even_one_fits() -> None:
 def test_a_memory_limit_set_by_the_user_applies_to_every_node_and_is_checked() -> None:
     assert {share.limit_mib for share in plan(L4[:2], 3, workers=2, limit_mib=2048)} == {2048}
     with pytest.raises(
-        SettingError, match=r"4608 MiB each: 512 MiB for CUDA and GPU_MEMORY=4096MiB for TensorFlow; run 4 SuperN"
+        SettingError, match=r"4608 MiB each: 512 MiB for CUDA and GPU_MEMORY=4096MiB for the framework; run 4 SuperN"
     ):
         plan(L4[:2], 10, workers=2, limit_mib=4096)
 
@@ -121,8 +121,22 @@ def test_the_environment_of_a_share_binds_any_process_to_it() -> None:
         "BOUQUET_GPU": "GPU 1 (NVIDIA L4)",
         "BOUQUET_GPU_MEMORY_MIB": "716",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.0291",  # 716 of 24576 MiB, rounded down
+        "XLA_CLIENT_MEM_FRACTION": "",
     }
-    assert gpu.environment(Share(L4[1], None))["BOUQUET_GPU_MEMORY_MIB"] == ""
+
+
+@pytest.mark.parametrize("share", [Share(L4[1], None), Share(Device("1", 0), 716)])
+def test_without_a_limit_or_the_size_of_the_device_jax_gets_no_fraction(share: Share) -> None:
+    variables = gpu.environment(share)
+    assert variables["BOUQUET_GPU_MEMORY_MIB"] == str(share.limit_mib or "")
+    assert variables["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert not variables.keys() & {"XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION"}
+
+
+def test_a_limit_above_the_size_of_the_device_is_all_of_it() -> None:
+    assert gpu.environment(Share(Device("1", 1000), 2000))["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "1.0000"
 
 
 def test_a_node_on_the_cpu_sees_no_gpu_whatever_it_inherits() -> None:

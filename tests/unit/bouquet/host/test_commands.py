@@ -135,9 +135,11 @@ def test_an_app_that_the_fleet_cannot_run_is_refused_before_anything_is_built_or
             return "3.11"
 
     (tmp_path / "pyproject.toml").write_text(
-        '[project]\nname = "new"\ndependencies = ["flwr>=1.40"]\n[tool.flwr.app.components]\nserverapp = "x:app"\n'
+        '[project]\nname = "new"\ndependencies = ["flwr>=1.40"]\n'
+        '[tool.flwr.app.components]\nserverapp = "x:app"\nclientapp = "x:app"\n'
     )
     monkeypatch.setattr(commands, "choose_fleet", lambda settings: (Untouched(), "containers, because I say so"))
-    settings = HostSettings.read({"APP": str(tmp_path), "RESULTS": str(tmp_path / "results")})
+    folders = {"APP": tmp_path, "RESULTS": tmp_path / "results", "BOUQUET_HOME": tmp_path / "home"}
+    settings = HostSettings.read({name: str(folder) for name, folder in folders.items()})
     with pytest.raises(SettingError, match=r"the app needs flwr>=1.40, and this fleet has Flower 1\.34\.0"):
         commands.up(settings)

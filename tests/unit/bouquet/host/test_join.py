@@ -13,6 +13,7 @@ from bouquet.errors import SettingError
 from bouquet.host.join import HARDENING, SERVICE, fleet_address, start_command
 from bouquet.oneshot.receive_identity import receive
 from bouquet.settings.host import PROJECT, HostSettings
+from bouquet.settings.node_config_settings import NodeConfigSettings, notation
 from tests.unit.bouquet.conftest import Install
 
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -74,3 +75,13 @@ def test_the_first_name_and_the_published_port_are_the_address() -> None:
     names = {"SUPERLINK_NAMES": "2001:db8::1, b.example", "FLEET_BIND": "0.0.0.0", "FLEET_PORT": "19092"}
     assert fleet_address(HostSettings.read(names)) == "[2001:db8::1]:19092"
     assert fleet_address(HostSettings.read({**names, "SUPERLINK_NAMES": "b.example"})) == "b.example:19092"
+
+
+def test_the_new_node_takes_its_keys_along_whatever_their_values(tmp_path: Path, install: Install) -> None:
+    install(docker=f'for each; do case "$each" in --env=NODE_CONFIG=*) echo "$each" > "{tmp_path}/env";; esac; done')
+    (tmp_path / "nodes.toml").write_text('site = "a"\n[10]\nsite = "it\'s \\"b\\" $HOME"\n')
+    keys = HostSettings.read({"NODE_CONFIG_FILE": str(tmp_path / "nodes.toml")}).node_config.of(10)
+    command = start_command("latest", "fleet.example.org:9092", 10, 11, CERTIFICATE, notation(keys))
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    given = (tmp_path / "env").read_text().strip().removeprefix("--env=NODE_CONFIG=")
+    assert NodeConfigSettings.read({"NODE_CONFIG": given}).of(10) == {"site": 'it\'s "b" $HOME'}

@@ -105,3 +105,12 @@ def test_the_dataset_must_be_readable_for_processes_too(
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(SettingError, match=f"^DATASET={tmp_path}: uid"):
         list(check_start(settings(tmp_path, DATASET=str(tmp_path)), PACKAGES, containers=False))
+
+
+def test_a_node_config_for_a_node_that_the_fleet_does_not_have_is_refused(install: Install, tmp_path: Path) -> None:
+    install(docker=docker_script(tmp_path))
+    (tmp_path / "nodes.toml").write_text("[3]\na = 1\n")
+    given = {"NODE_CONFIG_FILE": str(tmp_path / "nodes.toml")}
+    assert list(check_start(settings(tmp_path, SUPERNODES="4", **given), PACKAGES, containers=False)) == []
+    with pytest.raises(SettingError, match=r"\[3\] is for no node: SUPERNODES=3"):
+        list(check_start(settings(tmp_path, SUPERNODES="3", **given), PACKAGES, containers=False))

@@ -91,6 +91,14 @@ def test_a_node_that_failed_is_named_once_with_its_partition_and_its_reason(tmp_
     assert "failed: round 1, train: node 91 (partition-id 1): ValueError: boom 1\n" in shown
 
 
+@pytest.mark.parametrize("prefix", ["partition-id 4", "SuperNode 90 (partition-id 4)"])
+def test_a_reason_in_one_line_names_its_node_once(prefix: str) -> None:
+    found = metrics(failures=1)
+    found["rounds"] = found["rounds"][:1]
+    found["rounds"][0]["train"]["errors"]["90"] = f"{prefix}: no reply within 5 s"
+    assert failures(found) == ["round 1, train: node 90 (partition-id 4): no reply within 5 s"]
+
+
 def test_of_many_failures_five_are_named_and_a_long_reason_is_cut(tmp_path: Path) -> None:
     many = metrics(failures=7)
     many["rounds"][0]["train"]["errors"]["90"] = "x" * 1000

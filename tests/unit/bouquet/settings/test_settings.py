@@ -248,3 +248,13 @@ def test_a_tilde_in_a_path_is_the_home_and_a_relative_path_starts_at_the_checkou
 def test_a_home_of_an_unknown_user_is_refused() -> None:
     with pytest.raises(SettingError, match="RESULTS=~nobody-here/x: there is no such home folder"):
         HostSettings.read({"RESULTS": "~nobody-here/x"})
+
+
+@pytest.mark.parametrize(
+    ("value", "preload"),
+    [("", None), ("none", ()), ("numpy", ("numpy",)), ("keras, flwr_datasets", ("keras", "flwr_datasets"))],
+)
+def test_what_is_preloaded_follows_from_the_packages_unless_the_setting_says_it(
+    value: str, preload: tuple[str, ...] | None
+) -> None:
+    assert ExecutorSettings.read("clientapp", {"EXECUTOR_PRELOAD": value}).preload == preload

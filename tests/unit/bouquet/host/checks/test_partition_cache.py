@@ -14,7 +14,7 @@ def fill(folder: Path) -> None:
     """Store an entry of 512 MiB, without its bytes on the disk, and a file that is not the cache's."""
     array_cache.load_or_make(folder, ("key",), lambda: {"images": np.zeros(1, np.uint8)})
     [entry] = folder.iterdir()
-    with (entry / "images.npy").open("r+b") as file:
+    with entry.open("r+b") as file:
         file.truncate(512 * MIB)
     (folder / "huggingface").mkdir()
     (folder / "huggingface" / "file").write_bytes(bytes(2 * MIB))

@@ -47,3 +47,12 @@ def test_labels_do_not_count_where_docker_does_not_use_selinux(
 
 def test_files_without_a_label_pass(settings: HostSettings) -> None:
     assert selinux(CONFINED, settings)
+
+
+def test_a_brought_cache_and_the_node_config_are_mounted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nodes.toml").write_text("")
+    label(monkeypatch, "user_home_t")
+    given = {"HF_CACHE": str(tmp_path / "brought"), "NODE_CONFIG_FILE": str(tmp_path / "nodes.toml")}
+    with pytest.raises(HostError) as error:
+        selinux(CONFINED, HostSettings.read(given))
+    assert f" {tmp_path}/brought {tmp_path}/nodes.toml " in error.value.hint

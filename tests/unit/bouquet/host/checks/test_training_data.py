@@ -39,3 +39,12 @@ def test_without_the_hub_the_sample_is_used_and_the_message_says_how_to_use_more
     assert says.startswith("the shipped sample, because the hub does not answer (timed out); ")
     assert "DATASET=path" in says
     assert "because HF_HUB_OFFLINE=1" in data(None, lambda: probe_hub(offline=True))
+
+
+def test_without_the_hub_a_brought_cache_that_has_it_is_used(tmp_path: Path) -> None:
+    offline = hub(problem="HF_HUB_OFFLINE=1")
+    assert data(None, offline, hf_cache=tmp_path).startswith("the shipped sample")
+    (tmp_path / "datasets/uoft-cs___cifar10").mkdir(parents=True)
+    assert (
+        data(None, offline, hf_cache=tmp_path) == f"uoft-cs/cifar10 in {tmp_path} (HF_CACHE), because HF_HUB_OFFLINE=1"
+    )

@@ -32,13 +32,15 @@ INTERNAL = {
     *("BOUQUET_RUN_DIR", "BOUQUET_STATE_DIR", "BOUQUET_LEASE_DIR"),
     *("BOUQUET_SIZE_FILE", "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED", "TASK_SLOT"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
-    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB", "BOUQUET_RESULTS_DIR"),
+    *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB", "BOUQUET_RESULTS_DIR", "BOUQUET_NODE_CONFIG_DIGEST"),
+    *("BOUQUET_HF_CACHE", "BOUQUET_NODE_CONFIG_FILE", "HF_HOME"),
 }
 """Variables that the fleets set for their own processes: not settings of the user."""
 
 OPTIONAL = (
     *("DATASET", "BASE_IMAGE", "GPU_MEMORY", "CERTIFICATES", "HF_TOKEN_FILE", "SUPERLINK_NAMES"),
-    *("EXECUTOR_GROWTH", "TAG", "BOUQUET_PACKAGES", "SSL_CERT_FILE", "grpc_proxy"),
+    *("EXECUTOR_GROWTH", "EXECUTOR_PRELOAD", "TAG", "BOUQUET_PACKAGES", "SSL_CERT_FILE", "grpc_proxy", "HF_CACHE"),
+    *("NODE_CONFIG_FILE", "BOUQUET_NODE_CONFIG_DIGEST"),
 )
 """Documented as unset; the Compose file has a fallback for each."""
 
@@ -217,6 +219,34 @@ def test_a_missing_dataset_is_an_error_not_a_new_folder(compose: dict[str, Any])
         assert dataset["bind"]["create_host_path"] is False
 
 
+def test_a_brought_cache_and_the_node_config_are_read_only_and_never_created() -> None:
+    services = merged(HF_CACHE="/brought", NODE_CONFIG_FILE="/nodes.toml", NODE_CONFIG='a="$b"')
+    for role, sources in (
+        ("superlink", {"/hf-cache": "/brought"}),
+        ("supernode", {"/node-config.toml": "/nodes.toml"}),
+    ):
+        mounts = {volume["target"]: volume for volume in services[role]["volumes"]}
+        for target, source in {"/hf-cache": "/brought", **sources}.items():
+            assert (mounts[target]["source"], mounts[target]["read_only"]) == (source, True)
+            assert not mounts[target].get("bind", {}).get("create_host_path")
+        assert services[role]["environment"]["BOUQUET_HF_CACHE"] == "/hf-cache"
+    environment = services["supernode"]["environment"]
+    assert environment["NODE_CONFIG"].replace("$$", "$") == 'a="$b"'
+    assert environment["BOUQUET_NODE_CONFIG_FILE"] == "/node-config.toml"
+    assert "NODE_CONFIG" not in services["superlink"]["environment"]
+
+
+def test_a_changed_file_with_the_node_config_recreates_the_nodes_only() -> None:
+    before, after = (merged(BOUQUET_NODE_CONFIG_DIGEST=digest) for digest in ("1", "2"))
+    assert [name for name in before if before[name] != after[name]] == ["supernode"]
+
+
+def test_without_a_brought_cache_and_node_config_the_nodes_are_told_so() -> None:
+    for service in (merged()[role] for role in ROLES):
+        assert not service["environment"]["BOUQUET_HF_CACHE"]
+        assert not service["environment"].get("BOUQUET_NODE_CONFIG_FILE")
+
+
 @pytest.mark.parametrize("role", [*ROLES, *ONE_SHOTS, "submit"])
 def test_every_volume_is_mounted_where_the_user_may_write(compose: dict[str, Any], role: str) -> None:
     targets = [v["target"] for v in compose["services"][role]["volumes"] if v["type"] == "volume"]
@@ -311,7 +341,7 @@ def test_every_setting_of_the_compose_file_is_documented_with_the_same_default(c
         if name not in OPTIONAL:
             assert defaults[name] == default, name
     for name in re.findall(r"\$\{(\w+)", text_of_both):
-        assert name in documented()
+        assert name in documented() or name in INTERNAL
     for service in compose["services"].values():
         for name, value in service.get("environment", {}).items():
             assert value is not None or name in documented()

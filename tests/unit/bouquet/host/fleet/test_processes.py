@@ -10,7 +10,7 @@ import pytest
 
 from bouquet.errors import FleetError, SettingError
 from bouquet.host.fleet.processes import ProcessFleet
-from bouquet.host.fleet.supervisor import write_plan
+from bouquet.host.fleet.supervisor import Child, write_plan
 from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS, UNKNOWN, PackageList, list_digest
 from bouquet.settings import run_settings
 from bouquet.settings.executor_settings import VARIABLES
@@ -121,3 +121,30 @@ def test_the_list_of_a_running_fleet_is_the_one_in_its_environment(
     (tmp_path / "env").mkdir()
     shutil.copy(SHIPPED_LISTS[0] / LIST, tmp_path / "env")
     assert fleet.packages() == list_digest((SHIPPED_LISTS[0] / LIST).read_bytes())
+
+
+def test_a_changed_file_with_the_node_config_changes_the_fleets_plan(tmp_path: Path) -> None:
+    file = tmp_path / "nodes.toml"
+
+    def children() -> list[Child]:
+        return ProcessFleet(
+            HostSettings.read({"BOUQUET_HOME": str(tmp_path), "NODE_CONFIG_FILE": str(file)})
+        )._children()
+
+    file.write_text("a = 1")
+    before = children()
+    assert children() == before
+    file.write_text("a = 2")
+    assert children() != before
+
+
+def test_a_brought_cache_is_linked_into_a_cache_of_the_fleets_and_otherwise_the_users_own_is_used(
+    tmp_path: Path,
+) -> None:
+    given = {"BOUQUET_HOME": str(tmp_path)}
+    for child in ProcessFleet(HostSettings.read(given))._children():
+        assert not {"HF_HOME", "BOUQUET_HF_CACHE"} & child.environment.keys()
+    for child in ProcessFleet(HostSettings.read({**given, "HF_CACHE": "/brought"}))._children():
+        assert child.environment["BOUQUET_HF_CACHE"] == "/brought"
+        assert child.environment["HF_HOME"] == f"{tmp_path}/processes/cache/huggingface"
+        assert child.environment["HF_DATASETS_CACHE"] == f"{tmp_path}/processes/cache/huggingface/datasets"

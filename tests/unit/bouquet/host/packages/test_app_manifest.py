@@ -58,7 +58,8 @@ def test_a_source_of_a_package_that_the_app_does_not_use_does_not_matter(make_ap
 
 def test_dynamic_dependencies_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
-        '[project]\nname = "x"\ndynamic = ["dependencies"]\n[tool.flwr.app.components]\nserverapp = "x:app"\nclientapp = "x:app"\n'
+        '[project]\nname = "x"\ndynamic = ["dependencies"]\n'
+        '[tool.flwr.app.components]\nserverapp = "x:app"\nclientapp = "x:app"\n'
     )
     with pytest.raises(SettingError, match="its dependencies are dynamic, so they are unknown; list them under"):
         AppManifest.read(tmp_path)

@@ -1,0 +1,1 @@
+"""A Flower App that writes files by relative paths."""
