@@ -111,7 +111,7 @@ def test_a_bundle_runs_where_there_is_only_docker(bundle: Path, site: Site, tmp_
         assert rejected.returncode == 2
         assert "the app has no setting rounds" in rejected.stdout
     finally:
-        site("docker", "compose", "down", "--volumes", cwd=folder)
+        site("docker", "compose", "down", "--volumes", "--rmi", "all", cwd=folder)
 
 
 def test_bouquet_runs_a_bundle_without_a_network(bundle: Path, fleet: Bouquet, site: Site) -> None:

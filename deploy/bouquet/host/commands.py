@@ -107,7 +107,7 @@ def up(settings: HostSettings, packages: PackageList | None = None) -> tuple[Fle
     packages = packages or package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
     refuse_other_packages(fleet, packages, settings)
     say(f"packages: {len(packages.names)} for the app in {packages.app} (list {packages.digest})")
-    with_tag = replace(settings, tag=image_tag(settings.tag, packages.digest))
+    with_tag = replace(settings, tag=packages.images or image_tag(settings.tag, packages.digest))
     for line in preflight.check_start(with_tag, packages.names, containers=not isinstance(fleet, ProcessFleet)):
         say(line)
     if settings.dataset:

@@ -20,13 +20,8 @@ from bouquet.polling import poll_until
 if TYPE_CHECKING:
     from bouquet.flower.control_client import ControlClient
 
-RECONNECT_TIMEOUT = 120.0
-"""Seconds that a SuperLink which does not answer may take to answer again."""
-RECONNECT_POLL_SECONDS = 1.0
 CALL_TIMEOUT = 10.0
 """Seconds that the SuperLink may take to answer one call."""
-STREAM_SECONDS = 60.0
-"""How long one log stream lasts before the next one replaces it: a connection may be dead without a sign."""
 CTRL_C_POLL_SECONDS = 0.05
 NOTHING_SUBMITTED = "interrupted; no run was submitted; the fleet stays up; stop it with: make down"
 
@@ -84,55 +79,13 @@ def submit(
 def _follow(client: "ControlClient", run_id: int) -> Outcome:
     """Print a run's log to its end and return how the run ended.
 
-    The stream is interrupted when the SuperLink restarts. It then continues after the last line that was printed.
-
     Raises:
         RunError: The SuperLink is unreachable for too long.
     """
-    printed_until, deadline = 0.0, time.monotonic() + RECONNECT_TIMEOUT
-    while True:
-        complete, progress = _print_log(client, run_id, printed_until)
-        if progress > printed_until or complete:
-            printed_until, deadline = progress, time.monotonic() + RECONNECT_TIMEOUT
-        now = _outcome_when_reachable(client, run_id, deadline - time.monotonic())
-        if now.status.startswith("finished") and (complete or time.monotonic() > deadline):
-            return now
-        if not complete and not now.status.startswith("finished"):
-            print(f"bouquet: run {run_id}: log stream interrupted; the run continues", flush=True)
+    from bouquet.flower.follow_run import follow_run  # noqa: PLC0415
 
-
-def _print_log(client: "ControlClient", run_id: int, after: float) -> tuple[bool, float]:
-    """Print what is new in a run's log; return whether that was all of it, and the time of the last line."""
-    from bouquet.flower.control_client import ControlApiError  # noqa: PLC0415
-
-    while True:
-        try:
-            for text, time_of_last_line in client.stream_log(run_id, after, STREAM_SECONDS):
-                print(text, end="", flush=True)
-                after = max(after, time_of_last_line)
-            return True, after
-        except ControlApiError as error:
-            if error.code != "DEADLINE_EXCEEDED":
-                return False, after
-
-
-def _outcome_when_reachable(client: "ControlClient", run_id: int, timeout_seconds: float) -> Outcome:
-    def ask() -> Outcome | None:
-        with suppress(RunError):
-            return outcome(client, run_id)
-        return None
-
-    return poll_until(ask, timeout_seconds, RECONNECT_POLL_SECONDS) or outcome(client, run_id)
-
-
-def outcome(client: "ControlClient", run_id: int) -> Outcome:
-    """Return the status of a run, from the SuperLink that accepted it.
-
-    Raises:
-        RunError: The SuperLink does not answer, or does not know the run.
-    """
     try:
-        run = client.find_run(run_id, CALL_TIMEOUT)
+        run = follow_run(client, run_id, lambda text: print(text, end="", flush=True))
     except FleetError as error:
         problem = f"run {run_id}: its status is unknown ({error.message})"
         raise RunError(problem, f"ask again: flwr ls {NAME} --run-id {run_id}") from error

@@ -87,13 +87,13 @@ def test_training_matches_keras_with_a_fresh_compile_and_the_same_batches() -> N
 
 def test_fedprox_trains_with_the_loss_of_its_paper_written_out() -> None:
     images, labels = make_data()
-    mu = 0.5
-    ours = train(Trainer(proximal=True), epochs=1, mu=mu)
+    mu, rate = 0.5, 0.001  # Adam scales the rounding of a tiny gradient up to its learning rate
+    ours = train(Trainer(proximal=True), rate, epochs=1, mu=mu)
 
     rng = np.random.default_rng(SEED)
     dropout_seed = int(rng.integers(2**31))
     order = rng.permutation(len(images))
-    model = load_model(0.005, seed=42)
+    model = load_model(rate, seed=42)
     start_weights = [tf.constant(weight) for weight in model.get_weights()]
     model.layers[5].seed_generator.state.assign([dropout_seed, 0])
     for start in range(0, len(images), 32):
@@ -107,7 +107,7 @@ def test_fedprox_trains_with_the_loss_of_its_paper_written_out() -> None:
             zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
         )
     assert largest_difference(ours, model.get_weights()) < 1e-5
-    assert largest_difference(ours, train(trainer(), epochs=1)) > 1e-4
+    assert largest_difference(ours, train(trainer(), rate, epochs=1)) > 1e-4
 
 
 def test_the_proximal_term_does_not_change_the_evaluation() -> None:

@@ -1,6 +1,5 @@
 """`bouquet bundle`: builds what an app needs, and writes it into one file."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from bouquet.errors import SettingError
 from bouquet.host.app_project import SETTING, read_project
 from bouquet.host.bundle import create, image_archive
 from bouquet.host.interrupts import ends_at_once
-from bouquet.host.packages.package_list import package_list
+from bouquet.host.packages.package_list import image_tag, package_list
 from bouquet.settings.host import HostSettings
 
 NOTHING_WRITTEN = "interrupted; no bundle was written"
@@ -46,7 +45,7 @@ def bundle_app(settings: HostSettings, output: Path | None, cache: Path | None) 
     gpus = fleet.uses_gpus()
     packages = package_list(settings.app, settings, gpus=gpus, python=fleet.python())
     yield from fleet.prepare(packages)
-    tag = os.environ.get("TAG") or settings.tag  # the fleet sets it for an app with packages of its own
+    tag = image_tag(settings.tag, packages.digest)
     description = create.describe(settings.app, tag, gpus=gpus)
     path = output or create.default_output(description)
     create.write_bundle(path, description, fab, packages.path.read_bytes(), tag, cache)

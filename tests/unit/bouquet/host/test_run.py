@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bouquet.errors import RunError
+from bouquet.flower import follow_run
 from bouquet.flower.control_client import ControlApiError, KnownRun
 from bouquet.host import run
 from bouquet.host.connection import write_connection
@@ -119,7 +120,7 @@ def test_a_run_that_ended_while_the_stream_was_interrupted_still_shows_the_rest_
 def test_a_superlink_that_stays_unreachable_is_an_error_with_the_reason(
     control: Callable[..., FakeControl], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "RECONNECT_TIMEOUT", 0.05)
+    monkeypatch.setattr(follow_run, "RECONNECT_TIMEOUT", 0.05)
     control([GONE]).statuses = ["unreachable"]
     with pytest.raises(RunError, match=r"run 7: its status is unknown \(here: UNAVAILABLE: nobody answers\)"):
         submit(APP, "", HERE, tmp_path)
