@@ -1,6 +1,8 @@
 """When a ClientApp worker has served enough. Flower's part is played by the test."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -61,6 +63,25 @@ def serve(monkeypatch: pytest.MonkeyPatch, events: list[str]) -> Serve:
 def test_the_share_of_a_gpu_is_applied_before_and_after_the_import_of_the_app(serve: Serve, events: list[str]) -> None:
     serve(Bounds(growth_mib=0), "t")
     assert events == ["GPU", "import", "GPU"]
+
+
+@pytest.mark.parametrize("folder", ["apps/7", None])
+def test_a_worker_works_in_the_folder_of_its_run(folder: str | None, tmp_path: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from bouquet.executor import worker
+from bouquet.executor.preload import Preload
+
+worker._serve_clientapp = lambda *arguments: print(Path.cwd())
+worker.work(
+    None, Preload(), app="clientapp", run_id=7, parent=os.getppid(), api={{"address": ""}}, report=True, bounds={{}},
+    folder={folder!r},
+)
+"""
+    for _ in range(2):  # the second worker of a run finds the folder
+        printed = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True)
+        assert Path(printed.strip()) == tmp_path / (folder or "")
 
 
 def test_a_worker_serves_all_messages_of_its_run(serve: Serve) -> None:
