@@ -24,7 +24,7 @@ EVALUATION_BATCH = 250  # images; without an optimizer step, the batch size does
 class Trainer:
     """A compiled model. Its loss has FedProx's term if it is `proximal`; other strategies do not pay for the term."""
 
-    def __init__(self, *, proximal: bool = False) -> None:
+    def __init__(self, *, proximal: bool) -> None:
         model = self._model = load_model(learning_rate=0.001, seed=0)
         self.get_weights: Callable[[], Weights] = model.get_weights
         self._mu, self._global_weights = tf.Variable(0.0), list[Any]()
