@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -10,12 +11,10 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.common import log
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
@@ -50,7 +49,9 @@ def load_or_make(folder: str | Path, key: Key, make: Callable[[], Arrays], limit
             file.replace(entry)
         _shrink(entry, limit_bytes)
     except OSError as error:
-        log(WARNING, "BOUQUET_CACHE_DIR=%s: cannot be written, continuing without the cache (%s)", folder, error)
+        logging.getLogger("flwr").warning(
+            "BOUQUET_CACHE_DIR=%s: cannot be written, continuing without the cache (%s)", folder, error
+        )
     return arrays
 
 

@@ -6,12 +6,10 @@ return to Python and copy arrays at every step.
 
 from collections.abc import Callable
 from functools import cache, partial
-from logging import INFO
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from flwr.common import log
 from keras import layers
 from numpy.typing import NDArray
 
@@ -71,7 +69,7 @@ class Trainer:
             self.train_graph(images, labels, tf.constant(order), tf.constant(batch_size))
             scores = self._scores()
             if verbose:
-                log(INFO, "Epoch %d: loss %.4f, accuracy %.4f", epoch, *scores)
+                print(f"Epoch {epoch}: loss {scores[0]:.4f}, accuracy {scores[1]:.4f}")
         return scores
 
     def evaluate(self, x: Images, y: Labels) -> tuple[float, float]:

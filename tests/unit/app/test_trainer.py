@@ -144,15 +144,13 @@ def test_graphs_are_traced_once_per_process(proximal: bool) -> None:
         assert graph.experimental_get_tracing_count() == 1
 
 
-def test_every_epoch_is_logged_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
-    monkeypatch.setattr("app.trainer.log", lambda _, text, *values: lines.append(text % values))
+def test_every_epoch_is_printed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     trainer(proximal=False).set_weights(initial())
     for verbose in (False, True):
         trainer(proximal=False).fit(
             *make_data(), epochs=2, batch_size=32, learning_rate=0.1, seed=SEED, verbose=verbose
         )
-    assert [line.partition(":")[0] for line in lines] == ["Epoch 1", "Epoch 2"]
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["Epoch 1", "Epoch 2"]
 
 
 def test_importing_keras_does_not_initialise_the_gpus() -> None:
