@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -10,12 +11,10 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.common import log
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
@@ -34,7 +33,7 @@ def load_or_make(folder: str | Path, key: Key, make: Callable[[], Arrays], limit
     """
     text = json.dumps([FORMAT, *key])
     entry = Path(folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
-    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # no entry, or a damaged one
+    with suppress(OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):  # none, or a damaged one
         with np.load(entry, allow_pickle=False) as stored:
             arrays: Arrays = dict(stored)
         if str(arrays.pop("key")) == text:
@@ -46,11 +45,14 @@ def load_or_make(folder: str | Path, key: Key, make: Callable[[], Arrays], limit
         entry.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".making-", ignore_cleanup_errors=True) as making:
             file = Path(making) / "entry.npz"
-            np.savez(file, key=np.array(text), **arrays)  # type: ignore[arg-type]  # its flag `allow_pickle`
+            # The key is last, so that a damaged directory of the file loses it first.
+            np.savez(file, **arrays, key=np.array(text))  # type: ignore[arg-type]  # its flag `allow_pickle`
             file.replace(entry)
         _shrink(entry, limit_bytes)
     except OSError as error:
-        log(WARNING, "BOUQUET_CACHE_DIR=%s: cannot be written, continuing without the cache (%s)", folder, error)
+        logging.getLogger("flwr").warning(
+            "BOUQUET_CACHE_DIR=%s: cannot be written, continuing without the cache (%s)", folder, error
+        )
     return arrays
 
 

@@ -43,8 +43,9 @@ def main(grid: Grid, context: Context) -> None:
         """Evaluate the global model on the dataset's test split, which no node has."""
         if test_data is None or server_round == 0 or (central_evaluation == "final" and server_round < num_rounds):
             return None
-        trainer().set_weights(arrays.to_numpy_ndarrays())
-        loss, accuracy = trainer().evaluate(*test_data)
+        evaluator = trainer(proximal=False)
+        evaluator.set_weights(arrays.to_numpy_ndarrays())
+        loss, accuracy = evaluator.evaluate(*test_data)
         return MetricRecord({"eval_loss": loss, "eval_acc": accuracy})
 
     # Define and start the strategy
@@ -74,8 +75,7 @@ def create_strategy(config: dict[str, Any]) -> FedAvg:
 
 def count_labels(grid: Grid, node_ids: list[int], instructions: ConfigRecord) -> dict[int, list[int]]:
     """Return each node's number of images of each class, by partition-id; raise a `RuntimeError` if no node has any."""
-    content = RecordDict({"config": instructions})
-    messages = [Message(content, node_id, MessageType.QUERY) for node_id in node_ids]
+    messages = [Message(RecordDict({"config": instructions}), node_id, MessageType.QUERY) for node_id in node_ids]
     replies = list(grid.send_and_receive(messages))
     reasons = [str(reply.error.reason).partition("\n")[0] for reply in replies if reply.has_error()]
     if reasons and len(reasons) == len(replies):

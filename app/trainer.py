@@ -6,12 +6,10 @@ return to Python and copy arrays at every step.
 
 from collections.abc import Callable
 from functools import cache, partial
-from logging import INFO
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from flwr.common import log
 from keras import layers
 from numpy.typing import NDArray
 
@@ -24,7 +22,7 @@ EVALUATION_BATCH = 250  # images; without an optimizer step, the batch size does
 class Trainer:
     """A compiled model. Its loss has FedProx's term if it is `proximal`; other strategies do not pay for the term."""
 
-    def __init__(self, *, proximal: bool = False) -> None:
+    def __init__(self, *, proximal: bool) -> None:
         model = self._model = load_model(learning_rate=0.001, seed=0)
         self.get_weights: Callable[[], Weights] = model.get_weights
         self._mu, self._global_weights = tf.Variable(0.0), list[Any]()
@@ -71,7 +69,7 @@ class Trainer:
             self.train_graph(images, labels, tf.constant(order), tf.constant(batch_size))
             scores = self._scores()
             if verbose:
-                log(INFO, "Epoch %d: loss %.4f, accuracy %.4f", epoch, *scores)
+                print(f"Epoch {epoch}: loss {scores[0]:.4f}, accuracy {scores[1]:.4f}")
         return scores
 
     def evaluate(self, x: Images, y: Labels) -> tuple[float, float]:

@@ -36,20 +36,20 @@ class Loop:
 
     def train(self, weights: Weights, data: Prepared, seed: list[int]) -> Weights:
         """Return the weights after one round's local epochs."""
-        trainer().set_weights(weights)
-        trainer().fit(
+        trainer(proximal=False).set_weights(weights)
+        trainer(proximal=False).fit(
             *data,
             epochs=CONFIG["local-epochs"],
             batch_size=CONFIG["batch-size"],
             learning_rate=CONFIG["learning-rate"],
             seed=seed,
         )
-        return trainer().get_weights()
+        return trainer(proximal=False).get_weights()
 
     def evaluate(self, weights: Weights, data: Prepared) -> float:
         """Return the accuracy, from 0 to 1."""
-        trainer().set_weights(weights)
-        return trainer().evaluate(*data)[1]
+        trainer(proximal=False).set_weights(weights)
+        return trainer(proximal=False).evaluate(*data)[1]
 
 
 class Fit:

@@ -68,14 +68,14 @@ def test_a_run_shows_its_rounds_and_leaves_its_results_to_the_user(bouquet: Bouq
     assert "and 0 failures" in run.stdout
     folder = bouquet.results / run_id(run.stdout)
     assert (bouquet.results / "latest").resolve() == folder
-    for name in ("final_model.keras", "metrics.json", "history.png"):
+    for name in ("final_model.keras", "metrics.json", "history.png", "label_counts.png"):
         assert (folder / name).stat().st_size > 0
         assert (folder / name).stat().st_uid == os.getuid()
         assert f"\n  {name} " in run.stdout
     assert f"\nresults in {folder}:\n" in run.stdout
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["status"] == "completed"
-    assert metrics["dataset"]["source"] == "sample"
+    assert "Dataset: sample (10,000 train and 2,000 test images of CIFAR-10" in run.stdout
     first = metrics["rounds"][0]
     assert (first["train"]["replies"], first["train"]["failures"]) == (SUPERNODES // 2, 0)
     assert sorted(node["partition-id"] for node in first["evaluate"]["nodes"].values()) == list(range(SUPERNODES))

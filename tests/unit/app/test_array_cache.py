@@ -53,6 +53,20 @@ def test_a_truncated_file_is_never_read_and_the_entry_is_recreated(tmp_path: Pat
     assert array_cache.load_or_make(tmp_path, KEY, make)["labels"][0] == 2
 
 
+def test_no_changed_byte_anywhere_in_a_file_changes_the_arrays(tmp_path: Path) -> None:
+    def make() -> Arrays:
+        return {"x": np.arange(100, dtype=np.uint8)}
+
+    array_cache.load_or_make(tmp_path, KEY, make)
+    [file] = tmp_path.iterdir()
+    content = file.read_bytes()
+    for position in range(len(content)):
+        file.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
+        loaded = array_cache.load_or_make(tmp_path, KEY, make)
+        assert loaded.keys() == {"x"}, position
+        assert loaded["x"].tolist() == list(range(100)), position
+
+
 def test_an_entry_with_a_changed_byte_is_recreated(tmp_path: Path, make: Maker) -> None:
     array_cache.load_or_make(tmp_path, KEY, make)
     [file] = tmp_path.iterdir()

@@ -45,8 +45,8 @@ def test_the_same_seed_gives_the_same_initial_weights() -> None:
 
 
 def test_a_reused_model_trains_like_a_fresh_one_whatever_it_did_before() -> None:
-    fresh = train(Trainer())
-    reused = Trainer()
+    fresh = train(Trainer(proximal=False))
+    reused = Trainer(proximal=False)
     reused.set_weights(initial())
     reused.fit(*make_data(50), epochs=3, batch_size=7, learning_rate=0.1, seed=[9])
     reused.evaluate(*make_data(50))
@@ -54,11 +54,11 @@ def test_a_reused_model_trains_like_a_fresh_one_whatever_it_did_before() -> None
 
 
 def test_a_warm_process_trains_like_a_fresh_process(tmp_path: Path) -> None:
-    train(trainer(), learning_rate=0.1)
-    warm = train(trainer())
+    train(trainer(proximal=False), learning_rate=0.1)
+    warm = train(trainer(proximal=False))
     code = (
         "import sys, numpy as np; from tests.unit.app.test_trainer import train; from app.trainer import trainer\n"
-        "np.savez(sys.argv[1], *train(trainer()))"
+        "np.savez(sys.argv[1], *train(trainer(proximal=False)))"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "weights.npz")], cwd=ROOT, check=True)
     with np.load(tmp_path / "weights.npz") as fresh:
@@ -67,9 +67,9 @@ def test_a_warm_process_trains_like_a_fresh_process(tmp_path: Path) -> None:
 
 def test_training_matches_keras_with_a_fresh_compile_and_the_same_batches() -> None:
     images, labels = make_data()
-    trainer().set_weights(initial())
-    scores = trainer().fit(images, labels, epochs=1, batch_size=32, learning_rate=0.005, seed=SEED)
-    ours = trainer().get_weights()
+    trainer(proximal=False).set_weights(initial())
+    scores = trainer(proximal=False).fit(images, labels, epochs=1, batch_size=32, learning_rate=0.005, seed=SEED)
+    ours = trainer(proximal=False).get_weights()
 
     rng = np.random.default_rng(SEED)
     dropout_seed = int(rng.integers(2**31))
@@ -107,30 +107,30 @@ def test_fedprox_trains_with_the_loss_of_its_paper_written_out() -> None:
             zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
         )
     assert largest_difference(ours, model.get_weights()) < 1e-5
-    assert largest_difference(ours, train(trainer(), rate, epochs=1)) > 1e-4
+    assert largest_difference(ours, train(trainer(proximal=False), rate, epochs=1)) > 1e-4
 
 
 def test_the_proximal_term_does_not_change_the_evaluation() -> None:
     proximal = Trainer(proximal=True)
     train(proximal, mu=10.0)
-    for each in (proximal, trainer()):
+    for each in (proximal, trainer(proximal=False)):
         each.set_weights(initial())
-    assert proximal.evaluate(*make_data()) == pytest.approx(trainer().evaluate(*make_data()), abs=1e-6)
+    assert proximal.evaluate(*make_data()) == pytest.approx(trainer(proximal=False).evaluate(*make_data()), abs=1e-6)
 
 
 def test_learning_rate_and_seed_change_the_weights() -> None:
-    base = train(trainer())
-    assert largest_difference(base, train(trainer(), learning_rate=0.001)) > 1e-4
-    assert largest_difference(base, train(trainer(), seed=[42, 2, 3])) > 1e-4
+    base = train(trainer(proximal=False))
+    assert largest_difference(base, train(trainer(proximal=False), learning_rate=0.001)) > 1e-4
+    assert largest_difference(base, train(trainer(proximal=False), seed=[42, 2, 3])) > 1e-4
 
 
 def test_evaluation_matches_keras() -> None:
     images, labels = make_data(300)  # more than one batch
-    weights = train(trainer())
+    weights = train(trainer(proximal=False))
     model = load_model(0.005, seed=0)
     model.set_weights(weights)
     expected = model.evaluate(images.astype(np.float32) / 255, labels, verbose=0)
-    assert trainer().evaluate(images, labels) == pytest.approx(expected, abs=1e-5)
+    assert trainer(proximal=False).evaluate(images, labels) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("proximal", [False, True])
@@ -144,13 +144,13 @@ def test_graphs_are_traced_once_per_process(proximal: bool) -> None:
         assert graph.experimental_get_tracing_count() == 1
 
 
-def test_every_epoch_is_logged_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
-    monkeypatch.setattr("app.trainer.log", lambda _, text, *values: lines.append(text % values))
-    trainer().set_weights(initial())
+def test_every_epoch_is_printed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer(proximal=False).set_weights(initial())
     for verbose in (False, True):
-        trainer().fit(*make_data(), epochs=2, batch_size=32, learning_rate=0.1, seed=SEED, verbose=verbose)
-    assert [line.partition(":")[0] for line in lines] == ["Epoch 1", "Epoch 2"]
+        trainer(proximal=False).fit(
+            *make_data(), epochs=2, batch_size=32, learning_rate=0.1, seed=SEED, verbose=verbose
+        )
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["Epoch 1", "Epoch 2"]
 
 
 def test_importing_keras_does_not_initialise_the_gpus() -> None:
