@@ -8,14 +8,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.e2e.conftest import APPS, CONNECTION, FLWR, Bouquet, StartFleet, printed_json, wait_until
+from tests.e2e.conftest import APPS, CONNECTION, FLWR, Bouquet, StartFleet, printed_json, run_id, wait_until
 
 LATE_SECONDS = 20.0
 NOTICED_SECONDS = 60.0
@@ -46,6 +45,11 @@ class Nodes:
         while self._leases:
             os.close(self._leases.pop())
 
+    def restore(self) -> None:
+        """Wait until all nodes are back."""
+        self.let_back()
+        assert self._fleet("up").returncode == 0
+
     def _count_offline(self) -> int:
         return self._fleet.process_log("superlink").count("is offline: its connection was lost")
 
@@ -63,10 +67,11 @@ class Nodes:
         return found
 
 
-@contextmanager
-def start_nodes(start_fleet: StartFleet, folder: Path, **settings: str) -> Iterator[tuple[Bouquet, Nodes]]:
-    """A fleet of processes and its nodes."""
-    with start_fleet("processes", folder, EXECUTOR_PRELOAD="numpy", **settings) as fleet:
+@pytest.fixture(scope="module")
+def ten(start_fleet: StartFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bouquet, Nodes]]:
+    """A fleet of ten nodes as processes."""
+    folder = tmp_path_factory.mktemp("ten")
+    with start_fleet("processes", folder, SUPERNODES="10", EXECUTOR_PRELOAD="numpy") as fleet:
         nodes = Nodes(fleet)
         try:
             yield fleet, nodes
@@ -86,8 +91,7 @@ def follow(fleet: Bouquet, on_line: Callable[[str], None], **run_config: Any) ->
             output += line
             on_line(line)
     print(output)
-    (row,) = fleet.runs().values()
-    assert row["status"] == "finished:completed"
+    assert fleet.runs()[run_id(output)]["status"] == "finished:completed"
     return output
 
 
@@ -96,75 +100,62 @@ def mean_of_partitions(partition_ids: set[int]) -> float:
     return sum(k * (k + 1) for k in partition_ids) / sum(k + 1 for k in partition_ids)
 
 
-def test_nodes_that_start_20_s_late_are_sampled_in_round_1(start_fleet: StartFleet, tmp_path: Path) -> None:
-    with start_nodes(start_fleet, tmp_path, SUPERNODES="10") as (fleet, nodes):
-        nodes.kill(5, 6, 7, 8, 9)
-        start = time.monotonic()
-        threading.Timer(LATE_SECONDS, nodes.let_back).start()
-        output = follow(fleet, lambda line: None, num_server_rounds=1)
-        assert time.monotonic() - start > LATE_SECONDS
-        assert "Waiting for the fleet: 5 of 10 SuperNodes are online" in output
-        assert "configure_train: Sampled 10 nodes (out of 10)" in output
-        (report,) = printed_json("plain_fedavg", output)
-        assert report["weights"] == [pytest.approx([mean_of_partitions(set(range(10)))] * 4)]
+def test_nodes_that_start_20_s_late_are_sampled_in_round_1(ten: tuple[Bouquet, Nodes]) -> None:
+    fleet, nodes = ten
+    nodes.kill(5, 6, 7, 8, 9)
+    start = time.monotonic()
+    threading.Timer(LATE_SECONDS, nodes.let_back).start()
+    output = follow(fleet, lambda line: None, num_server_rounds=1)
+    assert time.monotonic() - start > LATE_SECONDS
+    assert "Waiting for the fleet: 5 of 10 SuperNodes are online" in output
+    assert "configure_train: Sampled 10 nodes (out of 10)" in output
+    (report,) = printed_json("plain_fedavg", output)
+    assert report["weights"] == [pytest.approx([mean_of_partitions(set(range(10)))] * 4)]
 
 
 def test_two_of_ten_nodes_that_are_killed_between_sampling_and_sending_are_named_and_the_run_completes(
-    start_fleet: StartFleet, tmp_path: Path
+    ten: tuple[Bouquet, Nodes],
 ) -> None:
-    with start_nodes(start_fleet, tmp_path, SUPERNODES="10") as (fleet, nodes):
-        killed = 0.0
+    fleet, nodes = ten
+    nodes.restore()
+    killed = 0.0
 
-        def kill_two(line: str) -> None:
-            nonlocal killed
-            if '{"sampled": 10}' in line:
-                nodes.kill(3, 7)
-                killed = time.monotonic()
+    def kill_two(line: str) -> None:
+        nonlocal killed
+        if '{"sampled": 10}' in line:
+            nodes.kill(3, 7)
+            killed = time.monotonic()
 
-        output = follow(fleet, kill_two, num_server_rounds=2, pause_seconds=30.0)
-        assert time.monotonic() - killed < 60  # nothing waited for the two until a deadline
-        for partition_id in (3, 7):
-            assert re.search(rf"Received error in reply from node \d+: partition-id {partition_id}: ", output)
-            assert re.search(rf"SuperNode \d+ \(partition-id {partition_id}\) left; \d of 10 remain online", output)
-        assert "aggregate_train: Received 8 results and 2 failures" in output
-        assert "Sampled 8 nodes (out of 8)" in output
-        report = printed_json("plain_fedavg", output)[-1]
-        assert report["weights"] == [pytest.approx([2 * mean_of_partitions(set(range(10)) - {3, 7})] * 4)]
-
-
-def test_a_node_that_is_killed_while_it_trains_is_a_failure_with_its_partition(
-    start_fleet: StartFleet, tmp_path: Path
-) -> None:
-    with start_nodes(start_fleet, tmp_path, SUPERNODES="3") as (fleet, nodes):
-
-        def kill_one(line: str) -> None:
-            if "configure_train: Sampled 3 nodes" in line:
-                threading.Timer(3, nodes.kill, (1,)).start()
-
-        output = follow(fleet, kill_one, num_server_rounds=1, train_seconds=20.0)
-        assert re.search(r"Received error in reply from node \d+: partition-id 1: ", output)
-        (report,) = printed_json("plain_fedavg", output)
-        assert report["weights"] == [pytest.approx([mean_of_partitions({0, 2})] * 4)]
+    output = follow(fleet, kill_two, num_server_rounds=2, pause_seconds=30.0)
+    assert time.monotonic() - killed < 60  # nothing waited for the two until a deadline
+    for partition_id in (3, 7):
+        assert re.search(rf"Received error in reply from node \d+: partition-id {partition_id}: ", output)
+        assert re.search(rf"SuperNode \d+ \(partition-id {partition_id}\) left; \d of 10 remain online", output)
+    assert "aggregate_train: Received 8 results and 2 failures" in output
+    assert "Sampled 8 nodes (out of 8)" in output
+    report = printed_json("plain_fedavg", output)[-1]
+    assert report["weights"] == [pytest.approx([2 * mean_of_partitions(set(range(10)) - {3, 7})] * 4)]
 
 
-def test_a_fleet_that_stays_incomplete_fails_the_run_and_names_the_missing_partitions(
-    start_fleet: StartFleet, tmp_path: Path
-) -> None:
-    with start_nodes(start_fleet, tmp_path, SUPERNODES="3", FLEET_DEADLINE="3") as (fleet, nodes):
-        nodes.kill(1)
-        output = fleet.submit("plain_fedavg", "--stream")
-        (row,) = fleet.runs().values()
-        assert row["status"] == "finished:failed"
-        assert (
-            "FLEET_DEADLINE=3: only 2 of 3 SuperNodes joined within that many seconds (missing: partition-id 1); "
-            "read the logs"
-        ) in output
+def test_a_node_that_is_killed_while_it_trains_is_a_failure_with_its_partition(ten: tuple[Bouquet, Nodes]) -> None:
+    fleet, nodes = ten
+    nodes.restore()
+
+    def kill_one(line: str) -> None:
+        if "configure_train: Sampled 10 nodes" in line:
+            threading.Timer(3, nodes.kill, (1,)).start()
+
+    output = follow(fleet, kill_one, num_server_rounds=1, train_seconds=15.0)
+    assert re.search(r"Received error in reply from node \d+: partition-id 1: ", output)
+    (report,) = printed_json("plain_fedavg", output)
+    assert report["weights"] == [pytest.approx([mean_of_partitions(set(range(10)) - {1})] * 4)]
 
 
 def test_every_node_of_a_run_sees_the_same_partitions_while_the_fleet_grows_and_shrinks(
     start_fleet: StartFleet, tmp_path: Path
 ) -> None:
-    with start_nodes(start_fleet, tmp_path, SUPERNODES="5") as (fleet, _):
+    settings = {"SUPERNODES": "5", "FLEET_DEADLINE": "30", "EXECUTOR_PRELOAD": "numpy"}
+    with start_fleet("processes", tmp_path, **settings) as fleet:
         output = ""
 
         def resize(line: str) -> None:
@@ -186,6 +177,17 @@ def test_every_node_of_a_run_sees_the_same_partitions_while_the_fleet_grows_and_
         assert {metrics["num-partitions"] for metrics in report["evaluate"].values()} == {5}
         assert "Sampled 3 nodes (out of 3)" in output
         assert not re.search(r"Sampled [67] nodes", output)
+
         second = fleet.submit("plain_fedavg", "--stream", num_server_rounds=1)
         (report,) = printed_json("plain_fedavg", second)
         assert report["evaluate"]["1"]["num-partitions"] == 3
+
+        nodes = Nodes(fleet)
+        nodes.kill(1)
+        try:
+            third = fleet.submit("plain_fedavg", "--stream")
+        finally:
+            nodes.let_back()
+        assert fleet.runs()[run_id(third)]["status"] == "finished:failed"
+        reason = "FLEET_DEADLINE=30: only 2 of 3 SuperNodes joined within that many seconds (missing: partition-id 1); "
+        assert reason in third
