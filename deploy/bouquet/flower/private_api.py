@@ -281,6 +281,8 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
     ),
     "supernode_main": (
         "flwr.app.user_config.UserConfig",
+        "flwr.common.constant.Status",
+        "flwr.common.constant.SubStatus",
         "flwr.common.logger.log",
         "flwr.proto.message_pb2.ObjectTree",
         "flwr.supercore.address.parse_address",

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from flwr.app import Message
 from flwr.app.user_config import UserConfig
+from flwr.common.constant import Status, SubStatus
 from flwr.common.logger import log
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.address import parse_address
@@ -105,6 +106,8 @@ class MessageLoop:
                     send=self._client.send,
                     push_object=self._client.push_object,
                 )
+        elif self._message_id:
+            self._abandon()
         self._session.message_answered()
         if run_id is None and (self._message_id or time.monotonic() - start < HELD_SECONDS):
             time.sleep(STOCK_PULL_SECONDS)
@@ -148,7 +151,7 @@ class MessageLoop:
                 self._state.get_messages(run_ids=[])
                 if not self._session.is_watched(run_id):
                     log(INFO, "[RUN %s] The run has ended without a reply to its last message", run_id)
-                    self._drop(self._message_id)
+                    self._abandon()
                     return False
 
     def _replies(self) -> list[Message]:
@@ -167,6 +170,15 @@ class MessageLoop:
         while remaining and self._objects.get(remaining[-1]) != b"":  # empty: announced, and not here
             remaining.pop()
         return not remaining
+
+    def _abandon(self) -> None:
+        """Drop the message that the node works on, and its task: its run has ended, or its objects could not be pulled.
+
+        A ClientApp that had claimed the task would wait for objects that never come, and no other could run.
+        """
+        self._drop(self._message_id)
+        for task in self._state.get_tasks(statuses=[Status.PENDING]):
+            self._state.finish_task(task.task_id, SubStatus.STOPPED, "the run has ended")
 
     def _drop(self, message_id: str) -> None:
         self._state.delete_messages(message_ids=[message_id])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.supercore.run import RunNotRunningException
 
 from bouquet.contract.keys import make_key
 from bouquet.flower import supernode_main
@@ -121,6 +122,19 @@ def test_a_message_that_nobody_has_pulled_when_its_run_ends_does_not_hold_up_the
     assert not turn.is_alive()
     assert node.client.sent == []
     assert node.state.get_messages() == []
+
+
+def test_a_message_whose_run_ends_while_its_objects_come_leaves_nothing_for_a_client_app_to_wait_for() -> None:
+    node = Node(message(1))
+
+    def end_run() -> None:
+        raise RunNotRunningException
+
+    node.client.on_pull_object = end_run
+    node.loop.turn()
+    assert node.state.get_messages() == []
+    assert [task.status.status for task in node.state.get_tasks()] == ["finished"]
+    assert len(node.objects) == 0
 
 
 def test_after_an_empty_pull_that_was_held_the_next_follows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
