@@ -9,6 +9,7 @@ from flwr.supercore.run import Run, RunNotRunningException
 from bouquet.flower import node_session
 from bouquet.flower.fleet_client import SuperLinkUnreachableError
 from bouquet.flower.node_session import NodeSession
+from bouquet.polling import poll_until
 
 
 @pytest.mark.parametrize("end", [RunNotRunningException(), SuperLinkUnreachableError("UNAVAILABLE")])
@@ -28,5 +29,6 @@ def test_the_end_of_a_run_is_told_once(end: BaseException, monkeypatch: pytest.M
     time.sleep(0.2)
     assert told == []
     ended.set()
-    time.sleep(0.3)
+    assert poll_until(lambda: told, 10, 0.05)
+    time.sleep(0.2)
     assert told == [5]
