@@ -17,6 +17,7 @@ NODES = {"SUPERNODES": "3", "EXECUTOR_PRELOAD": "flwr_datasets"}
 def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that `bouquet dataset` has filled from a hub of the test's own."""
     folder = tmp_path_factory.mktemp("brought")
+    folder.chmod(0o755)  # the containers' user reads it
     with serve_hub("some/data", {"data/train-0.parquet": make_parquet(folder, ROWS)}) as hub:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         subprocess.run(
