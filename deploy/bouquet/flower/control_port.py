@@ -241,7 +241,8 @@ class ControlPort:
         try:
             await connection.ended
         finally:
-            connection.transport.abort()
+            with suppress(AttributeError):  # Python 3.11 raises it for TLS that was closed twice
+                connection.transport.abort()
 
 
 def split(address: str) -> tuple[str, int]:
