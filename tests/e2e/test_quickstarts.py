@@ -50,13 +50,6 @@ def run(fleet: Bouquet, app: Path) -> str:
     return str(done.stdout)
 
 
-def members(fleet: Bouquet) -> list[str]:
-    """What would differ for a member of the fleet that was replaced."""
-    if fleet.kind == "containers":
-        return sorted(f"{each.id} {each.image}" for each in fleet.compose.ps())
-    return sorted(str(file.stat().st_ctime_ns) for file in fleet.folder.glob("bouquet/processes/run/*/ready"))
-
-
 def test_it_runs_with_one_command_and_its_results_are_here(fleet: Bouquet, quickstart: Path) -> None:
     output = run(fleet, quickstart)
     folder = fleet.results / run_id(output)
@@ -70,20 +63,7 @@ def test_it_runs_with_one_command_and_its_results_are_here(fleet: Bouquet, quick
         assert f"\n  {name} " in output
 
 
-def test_after_an_edit_of_its_code_the_fleet_stays_as_it_is(fleet: Bouquet, quickstart: Path) -> None:
-    started = members(fleet)
-    assert len(started) == NODES + 1
+def test_an_edit_of_its_code_is_in_the_next_run(fleet: Bouquet, quickstart: Path) -> None:
     source = quickstart / "quickstart_numpy" / "server_app.py"
     source.write_text(source.read_text() + '\nprint("this is the edited app")\n')
     assert "this is the edited app" in run(fleet, quickstart)
-    assert members(fleet) == started
-
-
-def test_a_fleet_for_an_app_without_tensorflow_does_not_have_it(fleet: Bouquet) -> None:
-    look = "from importlib.util import find_spec; print(find_spec('tensorflow'), find_spec('numpy') is not None)"
-    if fleet.kind == "containers":
-        assert fleet.compose.execute("supernode", ["python", "-c", look], tty=False) == "None True"
-    else:
-        plan = json.loads((fleet.folder / "bouquet" / "processes" / "plan.json").read_text())
-        python = plan[0]["command"][0]
-        assert subprocess.check_output([python, "-c", look], text=True).strip() == "None True"
