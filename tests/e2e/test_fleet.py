@@ -1,6 +1,7 @@
 """The main job on a fleet of ten, as processes and as containers; the tests of one kind share its fleet, in order."""
 
 import json
+import re
 import os
 import signal
 import subprocess
@@ -123,9 +124,8 @@ def test_a_client_app_over_its_containers_memory_limit_is_answered_for_and_the_n
     replies = printed_json("faulty", output)
     errors = [reply["error"] for reply in replies if "error" in reply]
     assert len(errors) == SUPERNODES
-    assert all(
-        error.startswith("The ClientApp process was killed by signal 9 (SIGKILL): out of memory") for error in errors
-    )
+    killed = r"partition-id \d+: The ClientApp process was killed by signal 9 \(SIGKILL\): out of memory"
+    assert all(re.match(killed, error) for error in errors)
     assert len([reply for reply in replies if reply["round"] == 3 and "error" not in reply]) == SUPERNODES
     assert pids(bouquet) == before
 
