@@ -1,8 +1,8 @@
 """The main job on a fleet of ten, as processes and as containers; the tests of one kind share its fleet, in order."""
 
 import json
-import re
 import os
+import re
 import signal
 import subprocess
 import sys
