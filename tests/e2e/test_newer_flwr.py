@@ -85,7 +85,7 @@ def test_a_run_is_submitted_and_its_log_streamed_and_read_again(fleet: Bouquet, 
 
 
 def test_a_run_is_stopped(fleet: Bouquet, flwr: Flwr) -> None:
-    run = run_id(flwr("run", APP, CONNECTION, "--run-config", "nodes=2"))
+    run = run_id(flwr("run", APP, CONNECTION, "--run-config", "nodes=1 num-server-rounds=1000000"))
     flwr("stop", run, CONNECTION)
     assert fleet.runs()[run]["status"] == "finished:stopped"
 
