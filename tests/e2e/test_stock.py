@@ -115,6 +115,8 @@ def test_the_warm_and_the_stock_executor_train_the_same_weights(start_fleet: Sta
         with start_fleet("processes", folder, up=False, **settings) as fleet:
             run = fleet("run", RUN_CONFIG="num-server-rounds=1 fraction-train=1.0")
             assert run.returncode == 0, run.stdout + run.stderr
-        weights[executor] = keras.models.load_model(fleet.results / "latest" / "final_model.keras").get_weights()
+            assert fleet("results").returncode == 0
+        results = fleet.results / {"warm": "latest", "stock": "stock"}[executor]
+        weights[executor] = keras.models.load_model(results / "final_model.keras").get_weights()
     for warm, stock in zip(weights["warm"], weights["stock"], strict=True):
         np.testing.assert_allclose(warm, stock, atol=1e-5)

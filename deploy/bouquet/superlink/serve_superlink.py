@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bouquet.contract.partitions import RUNS
@@ -23,12 +24,15 @@ from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType
 from bouquet.runtime.health import Health, keep_pulsing
 from bouquet.settings.env import Directories
 from bouquet.settings.executor_settings import ExecutorSettings
+from bouquet.settings.run_settings import RunSettings
 
 RUNS_AT_A_TIME = 16
 TASKS = "tasks"
+STOCK_RESULTS = "stock"
+"""The results folder of all runs together with Flower's own executor, which gives no run a working directory."""
 
 
-def serve(arguments: Sequence[str], settings: ExecutorSettings, directories: Directories) -> None:
+def serve(arguments: Sequence[str], settings: ExecutorSettings, directories: Directories, results: Path) -> None:
     """Serve until SIGTERM or SIGINT; ends with `SystemExit`.
 
     Args:
@@ -36,10 +40,14 @@ def serve(arguments: Sequence[str], settings: ExecutorSettings, directories: Dir
         settings: How to run ServerApps. A task is a whole run here, so many run at a time and none has a time limit.
         directories: Where readiness is declared, and where message files are kept: small ones in the run directory,
             in memory; large ones beside the database, on disk.
+        results: The folder for what ServerApps save.
     """
     readiness = Readiness(directories.run)
     if settings.kind == "stock":
         keep_pulsing(readiness.pulse)
+        folder = results / STOCK_RESULTS
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
         stock.superlink(arguments, readiness.declare)
         return
     health = Health(readiness)
@@ -85,7 +93,7 @@ def serve(arguments: Sequence[str], settings: ExecutorSettings, directories: Dir
 
 def main() -> None:
     """Serve with the arguments of the command line."""
-    serve(sys.argv[1:], ExecutorSettings.read("serverapp"), Directories.read())
+    serve(sys.argv[1:], ExecutorSettings.read("serverapp"), Directories.read(), RunSettings.read().results_dir)
 
 
 if __name__ == "__main__":
