@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.e2e.conftest import APPS, CONNECTION, FLWR, PROJECT, Bouquet, StartFleet, run_id, wait_until
 

@@ -32,6 +32,7 @@ def started(folder: Path, command: list[str], **settings: str) -> Iterator[Path]
         "EXECUTOR_PRELOAD": "json",
         "BOUQUET_RUN_DIR": str(folder / f"run-{settings['ROLE']}"),
         "BOUQUET_STATE_DIR": str(folder / "state"),
+        "BOUQUET_RESULTS_DIR": str(folder / "results"),
         "BOUQUET_LEASE_DIR": str(folder / "leases"),
         "SUPERNODES": "1",
         "INSECURE": "1",  # stock Flower has no certificates of its own
