@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
 from bouquet.oneshot.certificates import ensure
+from bouquet.polling import poll_until
 from bouquet.settings.oneshot import CertificateSettings
 from bouquet.superlink.handshake_log import LogFilter
 
@@ -79,11 +79,9 @@ def test_a_client_that_fails_at_tls_is_named_with_the_reason_and_nothing_else_is
     assert call(grpc.insecure_channel(address)) is grpc.StatusCode.UNAVAILABLE
     assert call(grpc.secure_channel(address, grpc.ssl_channel_credentials(theirs))) is grpc.StatusCode.UNAVAILABLE
     assert call(grpc.secure_channel(address, grpc.ssl_channel_credentials(ours))) is grpc.StatusCode.UNIMPLEMENTED
+    assert poll_until(lambda: "it left" in log.read_text(), 30, 0.05)  # the server may notice after the client
     server.communicate("", timeout=30)
-    deadline = time.monotonic() + 30
-    while "last words" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert poll_until(lambda: "last words" in log.read_text(), 30, 0.05)
     first, *refusals, last = log.read_text().splitlines()
     assert (first, last) == ("what the SuperLink itself says", "last words")
     kinds = [re.sub(r"127\.0\.0\.1:\d+", "PEER", line) for line in refusals]
