@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 from python_on_whales import DockerClient
 from python_on_whales.components.compose.cli_wrapper import ComposeCLI
@@ -192,6 +193,19 @@ class Bouquet:
     def process_log(self, name: str) -> str:
         """The log of one member of a fleet of processes."""
         return (self.folder / "bouquet" / "processes" / "logs" / f"{name}.log").read_text(errors="replace")
+
+    def serving(self) -> dict[int, int]:
+        """By partition-id, the pid that serves it in a fleet of processes."""
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("BOUQUET_HOME") == self.environment["BOUQUET_HOME"]
+                words = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if ours and (match := re.search(r"bouquet\.node\.serve_supernode .*partition-id=(\d+)", words)):
+                found[int(match[1])] = process.pid
+        return found
 
     def show_logs(self) -> None:
         if self.kind == "containers":

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.e2e.conftest import APPS, CONNECTION, FLWR, PROJECT, Bouquet, StartFleet, run_id, wait_until
@@ -219,30 +218,17 @@ def test_a_run_of_an_app_that_asks_for_ten_nodes_finishes_while_they_become_four
 def test_a_fleet_of_processes_grows_and_shrinks_and_restarts_nobody_who_stays(
     start_fleet: StartFleet, tmp_path: Path
 ) -> None:
-    def serving() -> dict[int, int]:
-        """The pid that serves each partition-id."""
-        found = {}
-        for process in psutil.process_iter():
-            try:
-                ours = process.environ().get("BOUQUET_HOME") == str(tmp_path / "bouquet")
-                words = " ".join(process.cmdline())
-            except psutil.Error:
-                continue
-            if ours and (match := re.search(r"bouquet\.node\.serve_supernode .*partition-id=(\d+)", words)):
-                found[int(match[1])] = process.pid
-        return found
-
     with start_fleet("processes", tmp_path, SUPERNODES="2", EXECUTOR_PRELOAD="flwr") as fleet:
-        two = serving()
+        two = fleet.serving()
         assert two.keys() == {0, 1}
         up = fleet("up", SUPERNODES="3")
         assert up.returncode == 0, up.stdout + up.stderr
-        three = serving()
+        three = fleet.serving()
         assert three.keys() == {0, 1, 2}
         assert two.items() <= three.items()
         assert fleet("up", SUPERNODES="1").returncode == 0
-        wait_until(lambda: serving().keys() == {0}, "only the first is left", SETTLED_SECONDS)
-        assert serving().items() <= two.items()
+        wait_until(lambda: fleet.serving().keys() == {0}, "only the first is left", SETTLED_SECONDS)
+        assert fleet.serving().items() <= two.items()
         # By another number of SuperNodes in the environment, too: the fleet is what runs.
         _, *members, _ = fleet("status").stdout.splitlines()
         assert [line.split()[0] for line in members] == ["superlink", "supernode-0"]

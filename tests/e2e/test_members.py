@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.e2e.conftest import APPS, CONNECTION, FLWR, Bouquet, StartFleet, printed_json, run_id, wait_until
@@ -32,7 +31,7 @@ class Nodes:
     def kill(self, *partition_ids: int) -> None:
         """Kill nodes, take their partitions, and wait until the SuperLink counts the nodes as offline."""
         wanted = self._count_offline() + len(partition_ids)
-        pids = self._serving()
+        pids = self._fleet.serving()
         for partition_id in partition_ids:
             lease = os.open(Path(self._home) / "processes" / "leases" / f"partition-{partition_id}", os.O_RDWR)
             self._leases.append(lease)
@@ -52,19 +51,6 @@ class Nodes:
 
     def _count_offline(self) -> int:
         return self._fleet.process_log("superlink").count("is offline: its connection was lost")
-
-    def _serving(self) -> dict[int, int]:
-        """The pid that serves each partition-id."""
-        found = {}
-        for process in psutil.process_iter():
-            try:
-                ours = process.environ().get("BOUQUET_HOME") == self._home
-                words = " ".join(process.cmdline())
-            except psutil.Error:
-                continue
-            if ours and (match := re.search(r"bouquet\.node\.serve_supernode .*partition-id=(\d+)", words)):
-                found[int(match[1])] = process.pid
-        return found
 
 
 @pytest.fixture(scope="module")
