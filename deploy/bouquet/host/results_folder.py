@@ -14,9 +14,8 @@ from pathlib import Path
 from bouquet.errors import FleetError, SettingError
 from bouquet.files import TEMPORARY_SUFFIX
 from bouquet.host.own_folder import replace_link
+from bouquet.record.run_folder import LATEST
 
-LATEST = "latest"
-"""The link to the newest results, in the fleet and in the user's folder."""
 SETTING_HINT = "give a folder that you can write to: RESULTS=path/to/folder"
 COPY_HINT = "the fleet keeps the results: free some space or set RESULTS to another folder, then: make results"
 

@@ -13,8 +13,8 @@ from bouquet.errors import RunError
 from bouquet.host.metric_tables import exchanges_table, rounds_table
 from bouquet.host.run import Outcome
 from bouquet.host.text_table import text_table
+from bouquet.record.run_record import METRICS
 
-METRICS = "metrics.json"
 MAX_FILES = 20
 MAX_REASONS = 5
 """Failures of nodes that are named."""

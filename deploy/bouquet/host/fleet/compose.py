@@ -21,8 +21,9 @@ from bouquet.host.bootstrap import base_image, compose_plugin
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.compose_files import compose_files
 from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS, UNKNOWN, PackageList, image_tag, list_digest
-from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
+from bouquet.host.results_folder import COPY_HINT, incoming
 from bouquet.polling import poll_until
+from bouquet.record.run_folder import LATEST
 from bouquet.settings.host import PROJECT, HostSettings
 
 GPU_OVERLAY = PROJECT / "deploy" / "compose" / "gpu.yml"

@@ -32,9 +32,10 @@ from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_c
 from bouquet.host.fleet.supervisor import RELOAD, Child, read_plan, write_plan
 from bouquet.host.packages.package_env import ensure_environment, environment_of, is_installed
 from bouquet.host.packages.package_list import LIST, UNKNOWN, PackageList, list_digest
-from bouquet.host.results_folder import COPY_HINT, LATEST, incoming
+from bouquet.host.results_folder import COPY_HINT, incoming
 from bouquet.oneshot.certificates import ensure
 from bouquet.polling import poll_until
+from bouquet.record.run_folder import LATEST
 from bouquet.runtime.hub_cache import PARTS
 from bouquet.settings import run_settings
 from bouquet.settings.env import Directories
