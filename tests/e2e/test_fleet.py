@@ -124,8 +124,12 @@ def test_a_client_app_over_its_containers_memory_limit_is_answered_for_and_the_n
     replies = printed_json("faulty", output)
     errors = [reply["error"] for reply in replies if "error" in reply]
     assert len(errors) == SUPERNODES
-    killed = r"partition-id \d+: The ClientApp process was killed by signal 9 \(SIGKILL\): out of memory"
-    assert all(re.match(killed, error) for error in errors)
+    # The kernel sometimes kills the zygote too, while the memory of the killed ClientApp is not yet free.
+    killed = (
+        r"partition-id \d+: The ClientApp process (died with the executor's zygote, which )?"
+        r"was killed by signal 9 \(SIGKILL\): out of memory"
+    )
+    assert [error for error in errors if not re.match(killed, error)] == []
     assert len([reply for reply in replies if reply["round"] == 3 and "error" not in reply]) == SUPERNODES
     assert pids(bouquet) == before
 

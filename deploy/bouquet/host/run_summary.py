@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,18 +12,12 @@ from bouquet.errors import RunError
 from bouquet.host.metric_tables import exchanges_table, rounds_table
 from bouquet.host.run import Outcome
 from bouquet.host.text_table import text_table
+from bouquet.record.entries import MAX_FAILURES, failure_line
 from bouquet.record.run_record import METRICS
 
 MAX_FILES = 20
-MAX_REASONS = 5
-"""Failures of nodes that are named."""
-MAX_REASON = 200
-"""Characters of the reason of a failure."""
 WIDTH = 120
 """Characters per line where the output is not a terminal."""
-PARTITION = re.compile(r"partition-id \d+")
-NODE_PREFIX = re.compile(r"^(SuperNode \d+ \(partition-id \d+\)|partition-id \d+): ")
-"""What a reason in one line begins with."""
 KIBI = 1024
 
 
@@ -68,11 +61,12 @@ def check_outcome(ended: Outcome, metrics: dict[str, Any]) -> None:
         metrics: Its `metrics.json`.
 
     Raises:
-        RunError: The run failed, or was stopped. The hint names the nodes that failed and their reasons, if known.
+        RunError: The run failed, or was stopped. It names the nodes that failed and their reasons, if known.
     """
     if ended.status != "finished:completed":
-        hint = "; ".join([*_shortened(failures(metrics)), "full logs: make logs"])
         details = " ".join(ended.details.split())
+        others = [line for line in failures(metrics) if line.partition(": ")[2] not in details]
+        hint = "; ".join([*_shortened(others), "full logs: make logs"])
         raise RunError(": ".join(filter(None, [f"run {ended.run_id} ended as {ended.status}", details])), hint)
 
 
@@ -81,8 +75,7 @@ def failures(metrics: dict[str, Any]) -> list[str]:
     found: dict[str, str] = {}
     for when, errors in _errors(metrics):
         for node_id, reason in errors.items():
-            partition = PARTITION.search(reason)
-            line = f"node {node_id}{f' ({partition[0]})' if partition else ''}: {_last_line(reason)}"
+            line = failure_line(node_id, reason)
             found.setdefault(line, f"{when}: {line}")
     return list(found.values())
 
@@ -100,14 +93,9 @@ def _errors(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         yield f"exchange {entry['exchange']}, {entry['message-type']}", entry["errors"]
 
 
-def _last_line(reason: str) -> str:
-    line = NODE_PREFIX.sub("", (reason.strip().splitlines() or ["no reason"])[-1].strip())
-    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."
-
-
 def _shortened(lines: list[str]) -> list[str]:
-    more = [f"and {len(lines) - MAX_REASONS} more in {METRICS}"] if len(lines) > MAX_REASONS else []
-    return lines[:MAX_REASONS] + more
+    more = [f"and {len(lines) - MAX_FAILURES} more in {METRICS}"] if len(lines) > MAX_FAILURES else []
+    return lines[:MAX_FAILURES] + more
 
 
 def _changes(metrics: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,26 @@ from typing import Any
 
 Values = dict[str, Any]
 """Metrics by name: an int, a float, or a list of these."""
+
+MAX_FAILURES = 5
+"""Failures of nodes that one text names."""
+_MAX_REASON = 200  # characters
+_PARTITION = re.compile(r"partition-id \d+")
+_NODE_PREFIX = re.compile(r"^(SuperNode \d+ \(partition-id \d+\)|partition-id \d+): ")
+
+
+def failure_line(node_id: str, reason: str) -> str:
+    """Return in one line which node failed and why.
+
+    Args:
+        node_id: Its node id.
+        reason: Its error, which may name the partition and end with a traceback. The last line counts.
+    """
+    partition = _PARTITION.search(reason)
+    line = _NODE_PREFIX.sub("", (reason.strip().splitlines() or ["no reason"])[-1].strip())
+    if len(line) > _MAX_REASON:
+        line = f"{line[: _MAX_REASON - 3]}..."
+    return f"node {node_id}{f' ({partition[0]})' if partition else ''}: {line}"
 
 
 @dataclass
@@ -35,7 +56,9 @@ class Phase:
         """Return the failures in one line."""
         if not self.errors:
             return "no node got a message"
-        return "; ".join(f"node {node_id}: {reason}" for node_id, reason in self.errors.items())
+        lines = [failure_line(node_id, reason) for node_id, reason in self.errors.items()]
+        more = [f"and {len(lines) - MAX_FAILURES} more"] if len(lines) > MAX_FAILURES else []
+        return "; ".join(lines[:MAX_FAILURES] + more)
 
     def as_json(self) -> Values:
         """Return the phase's entry in metrics.json."""

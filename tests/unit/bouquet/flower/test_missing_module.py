@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from importlib.metadata import version
 from types import ModuleType
 
 import pytest
@@ -27,6 +28,13 @@ def test_a_missing_part_of_a_package_that_is_there_gets_none() -> None:
     error = raised("json.no_such_part")
     explain(error)
     assert str(error) == "No module named 'json.no_such_part'"
+
+
+@pytest.mark.parametrize("line", ["import flwr.no_such_part", "from flwr.clientapp import NoSuchName"])
+def test_a_part_of_flower_that_its_version_lacks_is_named_with_that_version(line: str) -> None:
+    with pytest.raises(ImportError, match="NoSuchName|no_such_part") as missing, explains_missing_modules():
+        exec(line)
+    assert f"the fleet's Flower {version('flwr')} does not have it" in str(missing.value)
 
 
 def test_other_errors_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,14 @@ def test_a_failed_run_names_its_status_the_details_the_nodes_and_their_reasons()
     assert failed.value.exit_code == 5
 
 
+def test_a_failed_run_names_a_node_once_if_the_details_have_it() -> None:
+    details = "round 1: no node trained; node 90 (partition-id 0): ValueError: boom 0"
+    with pytest.raises(RunError) as failed:
+        check_outcome(Outcome("7", "finished:failed", details), metrics(failures=2))
+    assert str(failed.value).count("boom 0") == 1
+    assert "boom 1" in failed.value.hint
+
+
 def test_a_run_that_was_stopped_is_an_error_without_details() -> None:
     with pytest.raises(RunError, match="^run 7 ended as finished:stopped; full logs: make logs$"):
         check_outcome(Outcome("7", "finished:stopped", ""), {})
