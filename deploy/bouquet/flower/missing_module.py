@@ -1,4 +1,4 @@
-"""Explains to a user of the fleet why a module of an app cannot be imported: the fleet has other packages, or another Flower."""
+"""Explains why a module of an app cannot be imported: the fleet has other packages, or another Flower."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
