@@ -53,7 +53,7 @@ def recorded_run(grid: RunGrid, context: Context, app: Path) -> Iterator[None]:
         raise
     _finish(record, recorder, started)
     record.complete()
-    log(INFO, "Results: %s", folder.path)
+    log(INFO, "Results of run %s: `bouquet run` and `make results` copy them to the host", record.run_id)
 
 
 def _finish(record: RunRecord, recorder: RunRecorder, started: float) -> None:

@@ -45,7 +45,7 @@ def summary(folder: Path, width: int | None = None) -> str:
     width = width or terminal_width()
     parts = [
         [rounds_table(metrics["rounds"], width)] if metrics.get("rounds") else [],
-        [exchanges_table(metrics["exchanges"], width)] if metrics.get("exchanges") else [],
+        [exchanges_table(metrics["exchanges"], width)] if _has_own_loop(metrics) else [],
         [f"failed: {line}" for line in _shortened(failures(metrics))],
         _changes(metrics),
         list(_files(folder)),
@@ -83,6 +83,10 @@ def failures(metrics: dict[str, Any]) -> list[str]:
 def terminal_width() -> int:
     """Return the characters per line of the terminal that stdout is; 120 if it is none."""
     return shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
+
+
+def _has_own_loop(metrics: dict[str, Any]) -> bool:
+    return bool(metrics.get("exchanges")) and not metrics.get("rounds")
 
 
 def _errors(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:

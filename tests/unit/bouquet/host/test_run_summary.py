@@ -71,6 +71,11 @@ def test_an_app_with_its_own_loop_shows_its_exchanges(tmp_path: Path) -> None:
     assert "round" not in shown
 
 
+def test_an_exchange_next_to_rounds_is_in_the_file_alone(tmp_path: Path) -> None:
+    exchange = {"exchange": 1, "message-type": "query", **phase(3)}
+    assert "query" not in summary(leave(tmp_path, {**metrics(), "exchanges": [exchange]}), 120)
+
+
 def test_a_run_that_left_nothing_says_so(tmp_path: Path) -> None:
     assert summary(tmp_path / "7", 120) == f"the run left no files in {tmp_path / '7'}"
 
