@@ -78,7 +78,7 @@ def count_labels(grid: Grid, node_ids: list[int], instructions: ConfigRecord) ->
     messages = [Message(RecordDict({"config": instructions}), node_id, MessageType.QUERY) for node_id in node_ids]
     replies = list(grid.send_and_receive(messages))
     reasons = [str(reply.error.reason).partition("\n")[0] for reply in replies if reply.has_error()]
-    if reasons and len(reasons) == len(replies):
-        raise RuntimeError(f"no node can load its data: {reasons[0]}")
+    if len(reasons) == len(replies):
+        raise RuntimeError(f"no node can load its data: {(reasons or ['no node has replied'])[0]}")
     nodes: list[Any] = [reply.content["metrics"] for reply in replies if not reply.has_error()]
     return {node["partition-id"]: node["label-counts"] for node in nodes}

@@ -132,7 +132,7 @@ def _wait_for_name(host: str) -> None:
     Raises:
         TimeoutError: There is no answer in time.
     """
-    if getproxies():
+    if {"https", "all"} & getproxies().keys():
         return
 
     def look_up() -> None:

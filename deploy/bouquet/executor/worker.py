@@ -147,7 +147,7 @@ def _serve_serverapp(executor: Channel, api: RuntimeApi, loading: Loading) -> in
         raise
     except SystemExit as exit_:
         executor.send({"done": False})
-        return int(exit_.code or 0)
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     return 0
 
 

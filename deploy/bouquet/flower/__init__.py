@@ -37,6 +37,7 @@ node_auth             who may call the Fleet API
 auth_log              which SuperNodes were refused, and why
 
 task_queue            the executor's side of the Runtime API
+missing_module        explains an import that the fleet's packages cannot serve
 client_app_process    serves the messages of one run in a process
 message_history       recognises an app that may run only once per process
 server_app_process    runs one ServerApp in a process
@@ -50,6 +51,8 @@ sampling              which nodes a strategy samples from, and how many it may a
 reply_check           which replies a strategy can average
 array_files           the arrays of the replies that it holds, in files
 control_client        the client of the Control API: list and register nodes
+follow_run            a run's log to its end, across restarts of the SuperLink
+app_fab               an app's folder as `flwr build` packs it
 stock                 Flower's own SuperLink and SuperNode, unchanged (EXECUTOR=stock)
 ====================  ================================================================================================
 """

@@ -39,6 +39,7 @@ def follow_run(client: ControlClient, run_id: int, write: Callable[[str], object
             return run
         if not complete and not ended:
             write(f"bouquet: run {run_id}: log stream interrupted; the run continues\n")
+            time.sleep(RECONNECT_POLL_SECONDS)
 
 
 def _write_log(client: ControlClient, run_id: int, after: float, write: Callable[[str], object]) -> tuple[bool, float]:

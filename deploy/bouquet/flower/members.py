@@ -2,10 +2,11 @@
 
 A run's number of partitions is fixed when it starts: the configured size of the fleet, or the number of SuperNodes
 online then, if that is larger. Another number would put one node's training data into another node's test data. A
-SuperNode that joins later takes part if the run has its partition, in place of one that left. Otherwise it takes part
+SuperNode that joins later takes part if the run has its partition. Otherwise it takes part
 from the next run on. Every change is logged and recorded.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from logging import INFO, WARNING
 from typing import Any, Literal
@@ -76,6 +77,11 @@ class Members:
     def partition(self, node_id: int) -> str:
         """Return a node's partition as shown to people, for example `partition-id 4`."""
         return f"partition-id {self.partition_ids.get(node_id, 'unknown')}"
+
+    def with_partition(self, node_id: int, reason: str) -> str:
+        """Return why a node failed, with its partition in front unless the reason names it."""
+        partition = self.partition(node_id)
+        return reason if re.search(rf"{partition}\b", reason) else f"{partition}: {reason}"
 
     def _has_partition_of(self, node_id: int, *, or_unknown: bool = False) -> bool:
         """Return whether the run has a node's partition."""

@@ -30,7 +30,7 @@ def explain(error: BaseException) -> None:
 
 @contextmanager
 def explains_missing_modules() -> Iterator[None]:
-    """Explain the error of a missing module that is raised inside the block, or inside a decorated function."""
+    """Explain the error of a missing module that is raised inside the block."""
     try:
         yield
     except ImportError as error:

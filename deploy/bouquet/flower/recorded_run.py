@@ -18,6 +18,7 @@ from bouquet.record.history_plot import plot_history
 from bouquet.record.run_folder import RunFolder
 from bouquet.record.run_record import RunRecord
 from bouquet.record.versions import package_versions
+from bouquet.runtime.termination import Terminated
 
 HISTORY = "history.png"
 
@@ -44,7 +45,9 @@ def recorded_run(grid: RunGrid, context: Context, app: Path) -> Iterator[None]:
     started = time.monotonic()
     try:
         yield
-    except Exception as error:
+    except Terminated:
+        raise
+    except (Exception, SystemExit) as error:
         _finish(record, recorder, started)
         try:
             record.fail(str(error) or type(error).__name__)

@@ -38,12 +38,14 @@ class Averaging(NamedTuple):
     Attributes:
         weight: Name of the metric that is the weight of a reply.
         averages_arrays: Whether it averages the arrays of replies.
+        same_shapes: Whether the arrays must have the same shapes.
         averages_lists: Whether it averages metrics that are lists, which must then have the same length.
         sent: The arrays that were sent to the nodes; None for an evaluate phase.
     """
 
     weight: str = "num-examples"
     averages_arrays: bool = True
+    same_shapes: bool = True
     averages_lists: bool = True
     sent: ArrayRecord | None = None
 
@@ -93,8 +95,9 @@ def _other_arrays(replies: Sequence[Message], averaging: Averaging) -> list[Prob
     """
     if not replies or not averaging.averages_arrays:
         return [None] * len(replies)
-    shapes = [_shapes(_arrays(reply)) for reply in replies]
-    sent = _shapes(averaging.sent) if averaging.sent is not None else None
+    describe = _shapes if averaging.same_shapes else set[str]
+    shapes = [describe(_arrays(reply)) for reply in replies]
+    sent = describe(averaging.sent) if averaging.sent is not None else None
     if sent in shapes:
         expected, whose = sent, "the global model's"
     else:

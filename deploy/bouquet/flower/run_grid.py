@@ -211,11 +211,7 @@ class RunGrid(WaitingGrid):
         if not reply.has_error():
             return reply
         reason = reply.error.reason or f"error {reply.error.code}"
-        return error_from_node(reply, node_id, self._with_partition(node_id, reason))
-
-    def _with_partition(self, node_id: int, reason: str) -> str:
-        partition = self.members.partition(node_id)
-        return reason if partition in reason else f"{partition}: {reason}"
+        return error_from_node(reply, node_id, self.members.with_partition(node_id, reason))
 
     def _partition_order(self, reply: Message) -> tuple[float, int]:
         node_id = reply.metadata.src_node_id
@@ -223,6 +219,6 @@ class RunGrid(WaitingGrid):
 
     def _fail(self, failures: dict[int, str], node_id: int, reason: str, *, logs: bool = True) -> None:
         """Add a node's failure, and log it."""
-        failures[node_id] = self._with_partition(node_id, reason)
+        failures[node_id] = self.members.with_partition(node_id, reason)
         if logs:
             log(WARNING, "\t> Node %d: %s", node_id, failures[node_id])

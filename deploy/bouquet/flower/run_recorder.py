@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import time
 from collections.abc import Callable, Iterable
 from functools import wraps
 from inspect import signature
@@ -33,7 +36,6 @@ class RunRecorder:
         self._record = record
         self._grid = grid
         self._start: StrategyStart | None = None
-        self._check: Callable[..., tuple[list[Message], list[Message]]] = FedAvg._check_and_log_replies
 
     def install(self) -> None:
         """Record from now on. A process records one run."""
@@ -46,7 +48,7 @@ class RunRecorder:
                 strategy_class.start = self.recorded(strategy_class.start)  # type: ignore[method-assign]
 
         replace(STRATEGY, "Strategy.__init_subclass__", classmethod(record_own_start))
-        self._check = replace("flwr.serverapp.strategy.fedavg", "FedAvg._check_and_log_replies", self._checked())
+        replace("flwr.serverapp.strategy.fedavg", "FedAvg._check_and_log_replies", self._checked())
 
     def recorded(self, start: Callable[..., Any]) -> Callable[..., Any]:
         """Return a `start` that is recorded.
@@ -57,33 +59,42 @@ class RunRecorder:
         is_flowers = start.__module__ == STRATEGY
 
         @wraps(start)
-        def recorded_start(strategy: Strategy, *arguments: Any, **options: Any) -> Any:
+        def recorded_start(strategy: Strategy, /, *arguments: Any, **options: Any) -> Any:
             call = signature(start).bind(strategy, *arguments, **options)
             if "timeout" not in call.arguments and "timeout" in call.signature.parameters:
-                # An app's own `start` may calculate with its timeout. Flower's passes it to the grid.
-                if is_flowers:
+                # An app's own `start` or grid may calculate with the timeout. Flower's `start` passes it to the grid.
+                if is_flowers and call.arguments.get("grid") is self._grid:
                     call.arguments["timeout"] = NOT_GIVEN
                 elif call.signature.parameters["timeout"].default == FLOWERS_TIMEOUT:
-                    call.arguments["timeout"] = self._grid.settings.round_deadline
-            if self._start is not None:  # an app's own `start` calls Flower's
-                self._start.record_central_evaluation(call)
+                    call.arguments["timeout"] = self._grid.settings.round_deadline or math.inf
+            outer = self._start
+            if outer is not None and outer.strategy is strategy:  # an app's own `start` calls Flower's
+                outer.record_central_evaluation(call)
                 return start(*call.args, **call.kwargs)
+            started = time.monotonic()
             self._start = StrategyStart(strategy, self._record, self._grid)
             try:
                 return self._start.run(start, call)
             finally:
-                self._start = None
+                self._start = outer
+                if outer is None:
+                    self._record.seconds += time.monotonic() - started
 
         return recorded_start
 
     def _checked(self) -> Callable[..., tuple[list[Message], list[Message]]]:
-        @wraps(FedAvg._check_and_log_replies)
+        check = FedAvg._check_and_log_replies
+
+        @wraps(check)
         def check_and_log(
             strategy: FedAvg, replies: Iterable[Message], is_train: bool, validate: bool = True
         ) -> tuple[list[Message], list[Message]]:
             if validate and self._start is not None:
-                replies = self._start.without_bad_replies(strategy, list(replies), is_train=is_train)
-            return self._check(strategy, replies, is_train, validate)
+                caller = inspect.currentframe().f_back.f_globals["__name__"]  # type: ignore[union-attr]
+                replies = self._start.without_bad_replies(
+                    strategy, list(replies), is_train=is_train, averages=caller.startswith("flwr.")
+                )
+            return check(strategy, replies, is_train, validate)
 
         return check_and_log
 
@@ -92,9 +103,7 @@ class RunRecorder:
         if self._start is not None and self._start.receive(exchange):
             return
         types = dict.fromkeys(metadata.message_type for metadata in exchange.messages)
-        entry = ExchangeEntry(
-            number=len(self._record.exchanges) + 1, message_type=", ".join(types), seconds=exchange.seconds
-        )
+        entry = ExchangeEntry(message_type=", ".join(types), seconds=exchange.seconds)
         fill(entry, exchange.replies, exchange.failures, exchange.partition_ids)
         entry.average()
         self._record.exchanges.append(entry)

@@ -35,7 +35,7 @@ class NodeSnapshot(Grid):
 
     def __init__(self, grid: Grid, on_refresh: Callable[[int], None]) -> None:
         self._grid = grid
-        self._on_refresh = on_refresh
+        self.on_refresh = on_refresh
         self._node_ids: list[int] = []
         self._taken: float | None = None
 
@@ -43,7 +43,7 @@ class NodeSnapshot(Grid):
         """Return the nodes that are online, as of at most `SNAPSHOT_SECONDS` ago."""
         if self._taken is None or time.monotonic() - self._taken > SNAPSHOT_SECONDS:
             self._node_ids = list(self._grid.get_node_ids())
-            self._on_refresh(len(self._node_ids))
+            self.on_refresh(len(self._node_ids))
             self._taken = time.monotonic()
         return list(self._node_ids)
 
@@ -128,7 +128,10 @@ def sampling(strategy: Strategy, grid: Grid) -> Iterator[NodeSnapshot]:
         online = len(list(snapshot.get_node_ids()))
         for each, minimums in wanted:
             _log_lowered(each, minimums, online)
-        yield snapshot
+        try:
+            yield snapshot
+        finally:
+            snapshot.on_refresh = lambda online: None  # the strategy may keep the grid
 
 
 def _minimums(strategy: Strategy) -> dict[str, int]:

@@ -21,7 +21,7 @@ from bouquet.flower.replacements import overridden
 from bouquet.flower.reply_check import Averaging, check_replies
 from bouquet.flower.run_grid import Exchange, RunGrid
 from bouquet.flower.sampling import check_minimums, sampling, strategies
-from bouquet.record.entries import Phase, Round
+from bouquet.record.entries import Phase, Round, plain_metrics
 from bouquet.record.npz import write_npz
 from bouquet.record.run_record import RunRecord
 
@@ -31,6 +31,10 @@ WITH_OTHER_SHAPES = (FedXgbBagging, FedXgbCyclic)
 """Strategies that average metrics, but no arrays: trees differ in number."""
 
 
+class _RecordedEvaluation(partial[Any]):
+    """An `evaluate_fn` whose metrics are recorded; its first argument is the app's function."""
+
+
 class StrategyStart:
     """One call of a strategy's `start`.
 
@@ -38,16 +42,20 @@ class StrategyStart:
         strategy: The strategy.
         record: The run's record.
         grid: The run's grid.
+
+    Attributes:
+        strategy: The strategy.
     """
 
     def __init__(self, strategy: Strategy, record: RunRecord, grid: RunGrid) -> None:
-        self._strategy = strategy
+        self.strategy = strategy
         self._record = record
         self._grid = grid
         self._rounds: list[Round] = []
         self._phase: Phase | None = None  # between the sampling of nodes and the aggregation of their replies
         self._phase_started = 0.0
         self._sent: ArrayRecord | None = None
+        self._awaits_exchange = False  # the messages of the phase are not sent yet
         self._exchange: Exchange | None = None
         self._aggregated: ArrayRecord | None = None
         self._diverged = False
@@ -66,12 +74,11 @@ class StrategyStart:
             FleetError: The strategy asks for more nodes than the run has.
             RunError: No node trained in a round, or the run has diverged.
         """
-        strategy, name = self._strategy, type(self._strategy).__name__
+        strategy, name = self.strategy, type(self.strategy).__name__
         self._record.strategy = name
         self.record_central_evaluation(call)
         list(self._grid.get_node_ids())  # waits for the whole fleet
         check_minimums(strategy, self._grid.members.at_start)
-        started = time.monotonic()
         try:
             with overridden(
                 strategy,
@@ -85,48 +92,52 @@ class StrategyStart:
             self._keep_arrays()
             raise
         finally:
-            self._record.seconds += time.monotonic() - started
             self._grid.members.server_round = None
             self._grid.logs_error_replies = True
 
     def record_central_evaluation(self, call: BoundArguments) -> None:
-        """Put a recording function in place of the `evaluate_fn` of a call of `start`, unless it has one already."""
+        """Put a recording function in place of the `evaluate_fn` of a call of `start`."""
         evaluate_fn = call.arguments.get("evaluate_fn")
-        if evaluate_fn is not None and getattr(evaluate_fn, "func", None) != self._evaluate_centrally:
-            call.arguments["evaluate_fn"] = partial(self._evaluate_centrally, evaluate_fn)
+        if isinstance(evaluate_fn, _RecordedEvaluation):  # of the `start` that has called this one
+            evaluate_fn = evaluate_fn.args[0]
+        if evaluate_fn is not None:
+            call.arguments["evaluate_fn"] = _RecordedEvaluation(self._evaluate_centrally, evaluate_fn)
 
     def receive(self, exchange: Exchange) -> bool:
         """Take an exchange as that of the phase in progress; return False if there is none."""
-        if self._phase is None or self._exchange is not None:
+        if not self._awaits_exchange:
             return False
-        self._exchange = exchange
+        self._awaits_exchange, self._exchange = False, exchange
         return True
 
-    def without_bad_replies(self, strategy: Strategy, replies: list[Message], *, is_train: bool) -> list[Message]:
+    def without_bad_replies(
+        self, strategy: Strategy, replies: list[Message], *, is_train: bool, averages: bool = True
+    ) -> list[Message]:
         """Return the replies with an error in place of each one that cannot be averaged.
 
         Args:
             strategy: The strategy that averages them: a FedAvg.
             replies: What the nodes replied.
             is_train: Whether they are from a train phase.
+            averages: Whether Flower averages the replies. An app may combine arrays of different shapes by itself.
 
         Raises:
             RunError: The run has diverged: no reply is usable, and at least one is not finite.
         """
-        averaging = _averaging(strategy, self._sent, is_train=is_train)
+        averaging = _averaging(strategy, self._sent, is_train=is_train)._replace(same_shapes=averages)
         contents = [number for number, reply in enumerate(replies) if not reply.has_error()]
         problems = check_replies([replies[number] for number in contents], averaging)
         for number, problem in zip(contents, problems, strict=True):
             if problem is None:
                 continue
             node_id = replies[number].metadata.src_node_id
-            reason = f"{self._grid.members.partition(node_id)}: {problem.reason}"
+            reason = self._grid.members.with_partition(node_id, problem.reason)
             self._diverged |= problem.diverged
             replies[number] = error_in_place_of(replies[number], Error(ErrorCode.UNKNOWN, reason))
             if self._phase is not None:
                 self._phase.nodes.pop(str(node_id), None)
                 self._phase.errors[str(node_id)] = reason
-        if self._phase is not None and contents and None not in problems:
+        if self._phase is not None and contents and None not in problems and not self._phase.nodes:
             self._raise_without_replies(self._phase, is_train=is_train)
         return replies
 
@@ -137,10 +148,11 @@ class StrategyStart:
         self._sent, self._exchange, self._diverged = arrays, None, False
         entry = self._round(server_round)
         self._grid.members.server_round = server_round
-        self._grid.logs_error_replies = not _logs_errors(strategies(self._strategy)[-1], f"aggregate_{kind}")
-        with sampling(self._strategy, grid) as snapshot:
+        self._grid.logs_error_replies = not _logs_errors(strategies(self.strategy)[-1], f"aggregate_{kind}")
+        with sampling(self.strategy, grid) as snapshot:
             messages = list(configure(server_round, arrays, config, snapshot))
         self._phase = entry.train if kind == "train" else entry.evaluate
+        self._awaits_exchange = True
         return messages
 
     def _aggregate_train(self, aggregate: Callable[..., Any], *values: Any, **named: Any) -> Any:
@@ -154,8 +166,8 @@ class StrategyStart:
         try:
             if phase.errors and not phase.nodes:
                 self._raise_without_replies(phase, is_train=True)
-            if len(strategies(self._strategy)) > 1:  # a wrapper clips the arrays of replies before they are averaged
-                inner = strategies(self._strategy)[-1]
+            if len(strategies(self.strategy)) > 1:  # a wrapper clips the arrays of replies before they are averaged
+                inner = strategies(self.strategy)[-1]
                 if isinstance(inner, FedAvg):
                     replies = self.without_bad_replies(inner, replies, is_train=True)
             arrays, metrics = aggregate(entry.number, replies)
@@ -185,7 +197,8 @@ class StrategyStart:
         """Return the metrics of the app's central evaluation, and record them."""
         metrics = evaluate_fn(*values, **named)
         if metrics is not None:
-            self._round(named.get("server_round", *values[:1])).central = dict(metrics)
+            server_round, _ = _in_order(("server_round", "arrays"), values, named)
+            self._round(server_round).central = plain_metrics(metrics)
             self._record.update()
         return metrics
 
@@ -207,7 +220,7 @@ class StrategyStart:
         else:  # an app's own `start` has other ways to exchange messages
             failures = {reply.metadata.src_node_id: reply.error.reason for reply in replies if reply.has_error()}
             fill(phase, replies, failures, self._grid.members.partition_ids)
-        self._exchange = None  # holds the replies, each as large as the model
+        self._awaits_exchange, self._exchange = False, None  # an exchange holds replies as large as the model
         return entry, phase, replies
 
     def _keep_arrays(self) -> None:
@@ -216,12 +229,12 @@ class StrategyStart:
             path = self._record.folder.path / LAST_ARRAYS
             try:
                 write_npz(path, {name: array.numpy() for name, array in self._aggregated.items()})
-            except (OSError, TypeError, ValueError) as error:
+            except (OSError, AttributeError, TypeError, ValueError) as error:
                 log(WARNING, "%s: cannot be written (%s)", path, error)
 
     def _finish(self, entry: Round, phase: Phase, metrics: MetricRecord | None) -> None:
         self._phase, self._sent = None, None
-        phase.metrics = dict(metrics or {})
+        phase.metrics = plain_metrics(metrics)
         phase.seconds = time.monotonic() - self._phase_started
         entry.stop_clock()
         self._record.update()

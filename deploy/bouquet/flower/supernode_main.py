@@ -134,7 +134,7 @@ class MessageLoop:
         reply. One that dies right after it may leave a second reply to a message that is answered by then.
 
         Returns:
-            False if the run has ended and nobody replies, because no ClientApp has pulled the message. It is dropped.
+            False if the run has ended and there is no reply. The message is dropped.
         """
         missing: dict[str, list[str]] = {}  # by reply: the objects that are not known to be here
         while True:
@@ -178,7 +178,7 @@ class MessageLoop:
         """
         self._drop(self._message_id)
         for task in self._state.get_tasks(statuses=[Status.PENDING]):
-            self._state.finish_task(task.task_id, SubStatus.STOPPED, "the run has ended")
+            self._state.finish_task(task.task_id, SubStatus.STOPPED, "the message was dropped")
 
     def _drop(self, message_id: str) -> None:
         self._state.delete_messages(message_ids=[message_id])

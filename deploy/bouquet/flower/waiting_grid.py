@@ -36,7 +36,7 @@ class _PulledObject:
 
 
 class WaitingGrid(GrpcGrid):
-    """A `GrpcGrid` that waits for replies by held calls instead of polling, and for a SuperLink that is restarted.
+    """A `GrpcGrid` that waits for a SuperLink that is restarted, and offers to wait for replies by held calls.
 
     Args:
         objects: Files of the SuperLink's objects, to read an object from its file instead of pulling it. None: no

@@ -32,6 +32,26 @@ def failure_line(node_id: str, reason: str) -> str:
     return f"node {node_id}{f' ({partition[0]})' if partition else ''}: {line}"
 
 
+def plain_metrics(metrics: object) -> Values:
+    """Return metrics with numbers of Python's own; empty if they are no mapping.
+
+    Args:
+        metrics: What an app calls its metrics. Values may be of NumPy or PyTorch. What is no number becomes text.
+    """
+    return {str(name): _plain(value) for name, value in metrics.items()} if isinstance(metrics, Mapping) else {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, int | float | str | None):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return plain_metrics(value)
+    to_list = getattr(value, "tolist", None)  # gives a number for a single one
+    return to_list() if callable(to_list) else str(value)
+
+
 @dataclass
 class Phase:
     """The train or evaluate half of a round.
@@ -112,11 +132,9 @@ class ExchangeEntry(Phase):
     """One call of `Grid.send_and_receive` by an app that has its own loop.
 
     Attributes:
-        number: Number of the exchange, from 1.
         message_type: Type of the messages; different types are joined by commas.
     """
 
-    number: int = 1
     message_type: str = ""
 
     def average(self) -> None:
@@ -131,4 +149,4 @@ class ExchangeEntry(Phase):
 
     def as_json(self) -> Values:
         """Return the exchange's entry in metrics.json."""
-        return {"exchange": self.number, "message-type": self.message_type, **super().as_json()}
+        return {"message-type": self.message_type, **super().as_json()}

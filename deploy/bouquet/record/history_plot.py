@@ -58,7 +58,7 @@ def panels(rounds: Sequence[Round]) -> dict[str, Panel]:
                     continue
                 title = _quantity(name)
                 if found.get(title, Panel()).names.get(source, name) != name:
-                    title = name
+                    title = name if name != title else f"{name} ({source})"
                 panel = found.setdefault(title, Panel())
                 panel.names[source] = name
                 panel.lines.setdefault(source, []).append((each.number, value))

@@ -93,11 +93,11 @@ class RunRecord:
 
     def _write(self, status: Literal["completed", "failed"], error: str | None) -> None:
         started = time.monotonic()
-        self.folder.write(METRICS, self.as_json(status, error).encode())
+        self.folder.write(METRICS, self._text(status, error).encode())
         now = time.monotonic()
         self._next_write = now + max(WRITE_SECONDS, (now - started) / WRITE_SHARE)
 
-    def as_json(self, status: Literal["completed", "failed"], error: str | None) -> str:
+    def _text(self, status: Literal["completed", "failed"], error: str | None) -> str:
         """Return the content of metrics.json."""
         metrics = {
             "run-id": str(self.run_id),  # 64 bits: too large for a JSON number
@@ -111,7 +111,7 @@ class RunRecord:
             "fleet-changes": self.fleet_changes,
             "seconds": round(self.seconds, 3),
             "rounds": [each.as_json() for each in self.rounds],
-            "exchanges": [each.as_json() for each in self.exchanges],
+            "exchanges": [{"exchange": n, **each.as_json()} for n, each in enumerate(self.exchanges, start=1)],
         }
         return json.dumps(_without_nan(metrics), indent=2, allow_nan=False) + "\n"
 

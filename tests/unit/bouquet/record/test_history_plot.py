@@ -30,6 +30,12 @@ def test_two_metrics_of_one_source_do_not_share_a_panel() -> None:
     assert found["test_auc"].lines == {"evaluate": [(1, 0.7), (2, 0.7)]}
 
 
+@pytest.mark.parametrize("names", [("val_loss", "loss"), ("loss", "val_loss")])
+def test_metrics_of_one_source_stay_apart_in_either_order(names: tuple[str, str]) -> None:
+    found = panels([a_round(number, None, dict(zip(names, (1.0, 2.0), strict=True))) for number in (1, 2)])
+    assert [panel.lines for panel in found.values()] == [{"evaluate": [(1, value), (2, value)]} for value in (1.0, 2.0)]
+
+
 def test_lists_and_numbers_that_are_not_finite_are_left_out() -> None:
     found = panels([a_round(1, {"loss": math.nan, "counts": [1, 2]}), a_round(2, {"loss": 1.0})])
     assert {title: panel.lines for title, panel in found.items()} == {"loss": {"train": [(2, 1.0)]}}

@@ -12,7 +12,7 @@ import pytest
 
 from bouquet.errors import RunError, SettingError
 from bouquet.record import run_record
-from bouquet.record.entries import ExchangeEntry, Round
+from bouquet.record.entries import ExchangeEntry, Round, plain_metrics
 from bouquet.record.run_folder import RunFolder
 from bouquet.record.run_record import RunRecord
 
@@ -41,6 +41,10 @@ def test_the_keys_are_those_of_the_documentation(tmp_path: Path) -> None:
     assert list(read) == list(example)
     assert list(read["rounds"][0]) == list(example["rounds"][0])
     assert list(read["rounds"][0]["train"]) == list(example["rounds"][0]["train"])
+
+
+def test_what_is_no_mapping_has_no_metrics() -> None:
+    assert plain_metrics((0.5, {"accuracy": 0.5})) == plain_metrics(None) == {}
 
 
 def test_the_keys_of_an_exchange_are_those_of_the_documentation(tmp_path: Path) -> None:
