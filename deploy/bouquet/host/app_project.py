@@ -23,7 +23,9 @@ def read_project(app: Path) -> dict[str, Any]:
         SettingError: It is missing, cannot be read, or has no Flower App.
     """
     if not app.is_dir():
-        problem = "it is a file, and no bundle" if app.is_file() else "there is no such folder"
+        problem = (
+            "it is a file; only `bouquet run` accepts one, a bundle" if app.is_file() else "there is no such folder"
+        )
         raise SettingError(SETTING, app, problem, HINT)
     file = app / "pyproject.toml"
     try:

@@ -43,7 +43,7 @@ DEFAULTS = {
 MEANINGS = {
     "APP": "folder of a Flower App; `bouquet run PATH` wins over it; not set: the app in the checkout",
     "BASE_IMAGE": "image to build on; not set: python:3.11-slim-bookworm, or one built from Debian's packages",
-    "BOUQUET_HOME": "state, logs and caches of a process fleet; not set: .bouquet in the checkout",
+    "BOUQUET_HOME": "lists of packages, and all of a process fleet's files; not set: .bouquet in the checkout",
     "CERTIFICATES": "folder with your own ca.crt, server.pem and server.key; not set: the fleet has its own CA",
     "CONTROL_PORT": "port of the Control API on 127.0.0.1, which flwr calls",
     "DATASET": "folder in the layout of uoft-cs/cifar10; not set: the hub, or the shipped sample",
@@ -53,7 +53,7 @@ MEANINGS = {
     "FLEET_PORT": "port of the Fleet API, which SuperNodes call",
     "FLWR_HOME": "Flower's folder, with the connection local-deployment; not set: ~/.flwr",
     "GPUS": "auto, none, or devices with their memory such as 0:24GiB,1:24GiB",
-    "GPU_MEMORY": "TensorFlow's memory per process: a size such as 2GiB, or a part such as 1/20; not set: equal parts",
+    "GPU_MEMORY": "GPU memory of an app's process: a size such as 2GiB, or a part such as 1/20; not set: equal parts",
     "HF_CACHE": "folder with a Hugging Face cache that was brought along, laid out as HF_HOME",
     "HF_HUB_OFFLINE": "1: never ask the dataset hub",
     "HF_TOKEN_FILE": "file with a token for the hub, for datasets that need one",

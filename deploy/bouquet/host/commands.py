@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -73,7 +74,8 @@ def _run_bundle(settings: HostSettings) -> None:
         opened.check_fits()
         say(f"{settings.app} is undamaged: {opened.description.name} {opened.description.version}")
         for name, value in opened.settings(settings.home).items():
-            os.environ.setdefault(name, value)
+            if not os.environ.get(name, "").strip():  # empty is as good as not set
+                os.environ[name] = value
         settings = replace(HostSettings.read(), app=app, run_config=settings.run_config, fleet="containers")
         overrides = check_overrides(settings.run_config, app)
         say(opened.load_images())
@@ -214,7 +216,7 @@ def dataset(settings: HostSettings, *names: str) -> None:
     cache = settings.hf_cache or PROJECT / "hf-cache"
     for line in download(names, cache, settings):
         say(line)
-    say(f"use it, here or where you bring it: HF_CACHE={cache}")
+    say(f"use it, here or where you bring it: HF_CACHE={shlex.quote(str(cache))}")
 
 
 COMMANDS: dict[str, Callable[..., object]] = {

@@ -38,7 +38,7 @@ def submit(client: ControlClient, fab: bytes, run_config: str) -> int:
         run_config: Overrides of the app's run-config; empty for none.
 
     Raises:
-        SettingError: The FAB is none, or Flower would reject the run-config or ignore a part of it.
+        SettingError: stdin is not a FAB, or Flower would reject the run-config or ignore a part of it.
         RunError: The SuperLink rejected the run.
     """
     with tempfile.TemporaryDirectory() as app:
@@ -46,7 +46,9 @@ def submit(client: ControlClient, fab: bytes, run_config: str) -> int:
             with zipfile.ZipFile(io.BytesIO(fab)) as files:
                 files.extract("pyproject.toml", app)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise SettingError("stdin", f"{len(fab)} bytes", f"no FAB ({error})", "redirect it: <app.fab") from error
+            raise SettingError(
+                "stdin", f"{len(fab)} bytes", f"it is not a FAB ({error})", "redirect it: <app.fab"
+            ) from error
         check_overrides(run_config, Path(app))
     try:
         return client.start_run(fab, run_config, SUBMIT_TIMEOUT)
@@ -81,8 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: The command line without the program's name; None for `sys.argv`.
     """
     parser = argparse.ArgumentParser(prog="submit", description="Submit the FAB on stdin to this fleet.")
-    parser.add_argument("--run-config", default="", metavar="'KEY=VALUE ...'", help="overrides of the app's run-config")
-    run_config = parser.parse_args(arguments).run_config
+    help_text = "overrides of the app's run-config; may be repeated"
+    parser.add_argument("--run-config", action="append", default=[], metavar="'KEY=VALUE ...'", help=help_text)
+    run_config = " ".join(parser.parse_args(arguments).run_config)
     settings = SubmitSettings.read()
     grpc_proxy.only_on_request()
     signal.signal(signal.SIGTERM, _interrupt)

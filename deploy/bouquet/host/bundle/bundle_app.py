@@ -1,5 +1,6 @@
 """`bouquet bundle`: builds what an app needs, and writes it into one file."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,13 +24,15 @@ def bundle_app(settings: HostSettings, output: Path | None, cache: Path | None) 
         cache: A Hugging Face cache to add; None for none.
 
     Raises:
-        SettingError: The app is none, or the file cannot be written.
-        HostError: A package cannot be had, or Docker does not answer.
+        SettingError: APP is not a Flower App, or the file cannot be written.
+        HostError: A package cannot be installed, or Docker does not answer.
         FleetError: The images did not build.
     """
     read_project(settings.app)
     if cache is not None:
         create.check_cache(cache)
+    path = output or create.default_output(settings.app)
+    create.check_output(path)
     image_archive.docker_platform()  # needs Docker: find out before the minutes of a build
     # Imported here: importing Flower is slow, and the library for Docker is not needed by other commands.
     with ends_at_once(NOTHING_WRITTEN):
@@ -47,7 +50,6 @@ def bundle_app(settings: HostSettings, output: Path | None, cache: Path | None) 
     yield from fleet.prepare(packages)
     tag = image_tag(settings.tag, packages.digest)
     description = create.describe(settings.app, tag, gpus=gpus)
-    path = output or create.default_output(description)
     create.write_bundle(path, description, fab, packages.path.read_bytes(), tag, cache)
     yield f"{path}: {path.stat().st_size / MIB:.0f} MiB, {description.name} {description.version} with its images"
-    yield f"run it where only Docker is: tar -xf {path.name} && {create.folder_name(description)}/run"
+    yield f"run it where only Docker is: tar -xf {shlex.quote(path.name)} && {create.folder_name(description)}/run"

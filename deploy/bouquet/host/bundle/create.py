@@ -17,6 +17,7 @@ from bouquet.files import TEMPORARY_SUFFIX
 from bouquet.host.bundle import contents, image_archive
 from bouquet.host.bundle.contents import Description
 from bouquet.host.bundle.tar_writer import TarWriter
+from bouquet.runtime.hub_cache import PARTS, is_cache
 from bouquet.settings.host import PROJECT
 
 TEMPLATES = PROJECT / "deploy" / "bundle"
@@ -37,10 +38,7 @@ def describe(app: Path, tag: str, *, gpus: bool) -> Description:
         SettingError: The app's name or version is missing.
         HostError: Docker does not have the images.
     """
-    project = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
-    name, app_version = (str(project.get(key) or "") for key in ("name", "version"))
-    if not all(re.fullmatch(r"[A-Za-z0-9][\w.+!-]*", value) for value in (name, app_version)):
-        raise SettingError("APP", app, "its pyproject.toml has no name and version", "add them under [project]")
+    name, app_version = _name_and_version(app)
     return Description(
         name=name,
         version=app_version,
@@ -51,14 +49,30 @@ def describe(app: Path, tag: str, *, gpus: bool) -> Description:
     )
 
 
-def default_output(description: Description) -> Path:
-    """Return where a bundle goes if the user does not say."""
-    return Path(f"{folder_name(description)}.bundle.tar")
+def default_output(app: Path) -> Path:
+    """Return where the bundle of an app goes if the user does not say.
+
+    Raises:
+        SettingError: The app's name or version is missing.
+    """
+    return Path(f"{'-'.join(_name_and_version(app))}.bundle.tar")
 
 
 def folder_name(description: Description) -> str:
     """Return the name of the folder that a bundle is unpacked to."""
     return f"{description.name}-{description.version}"
+
+
+def check_output(path: Path) -> None:
+    """Check that a bundle can be written to a file.
+
+    Raises:
+        SettingError: Its folder is missing, or something else than a bundle is there.
+    """
+    if not path.parent.is_dir():
+        raise SettingError(OPTION, path, f"there is no folder {path.parent}", f"give a new file: {OPTION} FILE")
+    if path.exists() and not _is_bundle(path):
+        raise SettingError(OPTION, path, "there is something else than a bundle", f"give a new file: {OPTION} FILE")
 
 
 def check_cache(folder: Path) -> None:
@@ -67,7 +81,7 @@ def check_cache(folder: Path) -> None:
     Raises:
         SettingError: It is not.
     """
-    if not any((folder / part).is_dir() for part in ("datasets", "hub")):
+    if not is_cache(folder):
         hint = "give a folder that has `datasets` or `hub` in it, as HF_CACHE or HF_HOME names it"
         raise SettingError("--dataset", folder, "it is not a Hugging Face cache", hint)
 
@@ -142,15 +156,40 @@ def settings_file(description: Description, environment: Mapping[str, str], *, h
     return "\n".join(["# Settings of this bundle's fleet; the environment wins. README.txt has more.", *lines, ""])
 
 
+def _name_and_version(app: Path) -> tuple[str, str]:
+    project = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
+    name, app_version = (str(project.get(key) or "") for key in ("name", "version"))
+    if not all(re.fullmatch(r"[A-Za-z0-9][\w.+!-]*", value) for value in (name, app_version)):
+        raise SettingError("APP", app, "its pyproject.toml has no name and version", "add them under [project]")
+    return name, app_version
+
+
+def _is_bundle(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            first = tar.next()
+            return first is not None and first.name.endswith(f"/{contents.RUN}")
+    except (OSError, tarfile.TarError):
+        return False
+
+
 def _add_cache(tar: TarWriter, cache: Path) -> None:
-    """Add a cache; links within it, which the hub's part is full of, stay links."""
-    root = cache.resolve()
-    for path in sorted(root.rglob("*")):
-        name = f"{contents.CACHE}/{path.relative_to(root)}"
-        if path.is_symlink() and not path.readlink().is_absolute() and path.resolve().is_relative_to(root):
-            tar.add_link(name, str(path.readlink()))
-        elif path.is_file() and path.suffix != ".lock":
-            tar.add(name, _parts(path))
+    """Add the data of a cache, and no token. Links within it, which the hub's part is full of, stay links.
+
+    Raises:
+        SettingError: The data is behind a link that leads out of the cache.
+    """
+    for part in PARTS:
+        root = (cache / part).resolve()
+        for path in sorted(root.rglob("*")):
+            name = f"{contents.CACHE}/{part}/{path.relative_to(root)}"
+            if path.is_symlink() and not path.readlink().is_absolute() and path.resolve().is_relative_to(root):
+                tar.add_link(name, str(path.readlink()))
+            elif path.is_symlink() and path.is_dir():
+                hint = f"copy the cache without links: cp -rL {cache} FOLDER"
+                raise SettingError("--dataset", path, "is a link out of the cache", hint)
+            elif path.is_file() and path.suffix != ".lock":
+                tar.add(name, _parts(path))
 
 
 def _parts(path: Path) -> Iterator[bytes]:
@@ -167,9 +206,8 @@ def _parts(path: Path) -> Iterator[bytes]:
 def _new_file(path: Path) -> Iterator[BinaryIO]:
     """Give a file that replaces the one at `path` when the block ends without an error."""
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    check_output(path)
     try:
-        if path.exists() and not (path.is_file() and tarfile.is_tarfile(path)):
-            raise SettingError(OPTION, path, "there is something else than a bundle", f"give a new file: {OPTION} FILE")
         with temporary.open("xb") as file:
             yield file
         temporary.replace(path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shlex
 import tarfile
 import tempfile
 import zipfile
@@ -13,7 +14,8 @@ from typing import IO
 
 from dotenv import dotenv_values
 
-from bouquet.errors import HostError
+from bouquet.errors import HostError, SettingError
+from bouquet.host.app_project import HINT, SETTING
 from bouquet.host.bundle import contents, image_archive
 from bouquet.host.bundle.contents import Description
 from bouquet.host.packages.package_list import PackageList
@@ -35,7 +37,7 @@ class Bundle:
         """Read what the bundle is, and verify it.
 
         Raises:
-            HostError: It is no bundle, or it is damaged, incomplete or of another version.
+            HostError: It is damaged, incomplete or of another version.
         """
         self.path = path
         self._tar = tar
@@ -52,7 +54,7 @@ class Bundle:
         Raises:
             HostError: The fleet's definition differs here, or the images are for another platform.
         """
-        own_script = f"unpack the bundle and use its own script: tar -xf {self.path}"
+        own_script = f"unpack the bundle and use its own script: tar -xf {shlex.quote(str(self.path))}"
         if self._read(contents.COMPOSE_FILE) != (PROJECT / contents.COMPOSE_FILE).read_bytes():
             problem = f"it has the fleet of Bouquet {self.description.bouquet}, which differs from this checkout's"
             raise HostError(f"{self.path}: {problem}", own_script)
@@ -127,6 +129,8 @@ class Bundle:
                         path.chmod(0o755 if path.is_dir() else 0o644)  # the containers have a user of their own
                 unpacked.rename(cache)
         except OSError as error:
+            if cache.is_dir():  # another command has unpacked it meanwhile
+                return cache / contents.CACHE
             raise HostError(f"{folder}: the dataset was not unpacked ({error.strerror})", "free some space") from error
         return cache / contents.CACHE
 
@@ -158,12 +162,13 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
         path: The file.
 
     Raises:
-        HostError: It is no bundle, it cannot be read, or it is damaged or incomplete.
+        SettingError: It is not a bundle.
+        HostError: It cannot be read, or it is damaged or incomplete.
     """
     try:
         tar = tarfile.open(path, "r:")  # noqa: SIM115  closed below
     except tarfile.TarError as error:
-        raise HostError(f"{path}: it is no bundle, or damaged at its start ({error})", DAMAGED_HINT) from error
+        raise SettingError(SETTING, path, "is neither a folder with a Flower App nor a bundle", HINT) from error
     except OSError as error:
         raise HostError(f"{path}: it cannot be read ({error.strerror})", "give a file that you can read") from error
     with tar:

@@ -34,7 +34,7 @@ def selinux(docker: DockerInfo, settings: HostSettings) -> str:
 
 def mounted(settings: HostSettings) -> list[Path]:
     """Return the user's files that containers read through a mount."""
-    token = settings.hub_token or PROJECT / "deploy" / "compose" / "no-token"
+    token = settings.hub_token or PROJECT / "deploy" / "compose" / "empty"
     named = (settings.dataset, settings.certificates.user_dir, token, settings.hf_cache, settings.node_config.file)
     return [path for path in named if path is not None]
 

@@ -96,7 +96,7 @@ def package_list(app: Path, settings: HostSettings, *, gpus: bool, python: str |
 
     Raises:
         SettingError: The folder has no Flower App, or the fleet cannot run the app.
-        HostError: A package cannot be had.
+        HostError: A package cannot be installed.
     """
     manifest = AppManifest.read(app)
     inputs = _Inputs.of(manifest, gpus=gpus, python=python)
@@ -117,7 +117,7 @@ def write_shipped_lists() -> None:
     """Resolve the shipped app's packages, and write its lists into the checkout.
 
     Raises:
-        HostError: A package cannot be had.
+        HostError: A package cannot be installed.
     """
     manifest = AppManifest.read(PROJECT)
     for folder, gpus in zip(SHIPPED_LISTS, (False, True), strict=True):

@@ -42,7 +42,7 @@ def resolve(
         preferred: Names and versions to prefer where they fit.
 
     Raises:
-        HostError: A package cannot be had.
+        HostError: A package cannot be installed.
     """
     environment = downloads(os.environ)
     with tempfile.TemporaryDirectory(prefix="bouquet-packages-") as scratch:
@@ -101,7 +101,7 @@ def _error(name: str, stderr: str) -> HostError:
     explanation = re.sub(r"^.*?(?=\bBecause\b)", "", text)
     reason = re.sub(r",? we can conclude that your requirements are unsatisfiable\.$", ", no versions fit", explanation)
     hint = "correct [project] dependencies in its pyproject.toml; for a package mirror, see docs/images.md"
-    return HostError(f"the packages of {name} cannot be had: {reason[:MAX_REASON]}", hint)
+    return HostError(f"the packages of {name} cannot be installed: {reason[:MAX_REASON]}", hint)
 
 
 def _causes(lines: list[str]) -> Iterator[str]:

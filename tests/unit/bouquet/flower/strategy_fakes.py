@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Result, Strategy
 
 from bouquet.contract.partitions import write_partition_ids
+from bouquet.flower.recorded_run import recorded_run
 from bouquet.flower.run_grid import RunGrid
 from bouquet.flower.waiting_grid import WaitingGrid
 from bouquet.settings.run_settings import RunSettings
@@ -128,3 +130,36 @@ def trees(message: Message) -> Message:
     content = json.dumps({"learner": {"gradient_booster": {"model": model}}}).encode()
     arrays = ArrayRecord([np.frombuffer(content, dtype=np.uint8)])
     return reply(message, arrays, train_loss=0.1 * k, num_examples=20 + k)
+
+
+def run(grid: FakeRunGrid, main: Callable[[], Any], tmp_path: Path) -> Any:
+    """Run `main` as the main function of a ServerApp."""
+    with recorded_run(grid, Context(RUN_ID, 0, {}, RecordDict(), {"rounds": 2}), tmp_path):
+        return main()
+
+
+def start(
+    strategy: Strategy, answer: Answer, tmp_path: Path, nodes: int = 5, num_rounds: int = 2, **options: Any
+) -> Result:
+    grid = make_grid(tmp_path, answer, nodes)
+    arrays = options.pop("initial_arrays", None) or initial_arrays()
+    result: Result = run(
+        grid,
+        lambda: strategy.start(grid=grid, initial_arrays=arrays, num_rounds=num_rounds, **options),
+        tmp_path,
+    )
+    return result
+
+
+def metrics(tmp_path: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((tmp_path / "results" / "latest" / "metrics.json").read_text())
+    return read
+
+
+def failing(kind: str, *partition_ids: int) -> Answer:
+    def answer(message: Message) -> Message:
+        if message.metadata.message_type == kind and partition(message) in partition_ids:
+            raise ValueError("broken")
+        return trained(message)
+
+    return answer

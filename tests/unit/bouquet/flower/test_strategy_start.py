@@ -9,27 +9,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from bouquet.errors import FleetError, RunError, SettingError
 from bouquet.flower import recorded_run as recorded_run_module
-from bouquet.flower.recorded_run import recorded_run
 
 from .strategy_fakes import (
     FIRST_NODE,
     RUN_ID,
     Answer,
-    FakeRunGrid,
+    failing,
     initial_arrays,
     make_grid,
+    metrics,
     partition,
     reply,
+    run,
+    start,
     trained,
     trees,
 )
+
+pytestmark = pytest.mark.usefixtures("flower_as_it_was")
 
 Make = Callable[[], Strategy]
 
@@ -52,49 +56,6 @@ STRATEGIES: dict[str, Make] = {
     "DP, client, adaptive": lambda: flower.DifferentialPrivacyClientSideAdaptiveClipping(FedAvg(), 0.1, 5),
 }
 TREES: dict[str, Make] = {"FedXgbBagging": flower.FedXgbBagging, "FedXgbCyclic": flower.FedXgbCyclic}
-
-
-@pytest.fixture(autouse=True)
-def flower_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Flower is put back after the test, and so is the working directory. No plot is drawn: that takes a second."""
-    monkeypatch.setattr(recorded_run_module, "plot_history", lambda rounds: b"plot" if rounds else None)
-    monkeypatch.setattr(Strategy, "start", Strategy.start)
-    monkeypatch.setattr(Strategy, "__init_subclass__", Strategy.__init_subclass__)
-    monkeypatch.setattr(FedAvg, "_check_and_log_replies", FedAvg._check_and_log_replies)
-    monkeypatch.chdir(tmp_path)
-
-
-def run(grid: FakeRunGrid, main: Callable[[], Any], tmp_path: Path) -> Any:
-    """Run `main` as the main function of a ServerApp."""
-    with recorded_run(grid, Context(RUN_ID, 0, {}, RecordDict(), {"rounds": 2}), tmp_path):
-        return main()
-
-
-def start(
-    strategy: Strategy, answer: Answer, tmp_path: Path, nodes: int = 5, num_rounds: int = 2, **options: Any
-) -> Result:
-    grid = make_grid(tmp_path, answer, nodes)
-    arrays = options.pop("initial_arrays", None) or initial_arrays()
-    result: Result = run(
-        grid,
-        lambda: strategy.start(grid=grid, initial_arrays=arrays, num_rounds=num_rounds, **options),
-        tmp_path,
-    )
-    return result
-
-
-def metrics(tmp_path: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((tmp_path / "results" / "latest" / "metrics.json").read_text())
-    return read
-
-
-def failing(kind: str, *partition_ids: int) -> Answer:
-    def answer(message: Message) -> Message:
-        if message.metadata.message_type == kind and partition(message) in partition_ids:
-            raise ValueError("broken")
-        return trained(message)
-
-    return answer
 
 
 def spoiling(kind: str, spoil: Callable[[RecordDict], None], *partition_ids: int) -> Answer:

@@ -14,8 +14,21 @@ from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from bouquet.errors import RunError
 
-from .strategy_fakes import FIRST_NODE, Answer, initial_arrays, make_grid, partition, reply, trained
-from .test_strategy_start import failing, flower_as_it_was, metrics, run, start  # noqa: F401
+from .strategy_fakes import (
+    FIRST_NODE,
+    Answer,
+    failing,
+    initial_arrays,
+    make_grid,
+    metrics,
+    partition,
+    reply,
+    run,
+    start,
+    trained,
+)
+
+pytestmark = pytest.mark.usefixtures("flower_as_it_was")
 
 
 def evaluated(returned: Any, tmp_path: Path) -> list[Any]:

@@ -42,7 +42,7 @@ def test_a_folder_that_is_no_flower_app_is_refused(app: Path, content: str, prob
 def test_a_path_without_a_folder_is_refused(app: Path) -> None:
     with pytest.raises(SettingError, match="nowhere: there is no such folder; give the folder of a Flower App"):
         read_project(app / "nowhere")
-    with pytest.raises(SettingError, match="it is a file, and no bundle"):
+    with pytest.raises(SettingError, match="it is a file; only `bouquet run` accepts one, a bundle"):
         read_project(app / "pyproject.toml")
 
 

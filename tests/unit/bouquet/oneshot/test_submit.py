@@ -40,7 +40,7 @@ class Control:
 def fab() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as files:
-        files.writestr("pyproject.toml", "[tool.flwr.app.config]\nrounds = 3\n")
+        files.writestr("pyproject.toml", "[tool.flwr.app.config]\nrounds = 3\nname = ''\n")
     return buffer.getvalue()
 
 
@@ -56,13 +56,13 @@ def test_a_run_is_submitted_with_its_run_config() -> None:
 
 def test_an_unknown_key_is_named_before_the_submission() -> None:
     control = Control()
-    with pytest.raises(SettingError, match="the app has no setting round; it has: rounds"):
+    with pytest.raises(SettingError, match="the app has no setting round; it has: name, rounds"):
         submitted(control, fab(), "round=5")
     assert control.started is None
 
 
 def test_what_is_no_fab_is_refused() -> None:
-    with pytest.raises(SettingError, match="stdin=3 bytes: no FAB"):
+    with pytest.raises(SettingError, match="stdin=3 bytes: it is not a FAB"):
         submitted(Control(), b"abc", "")
 
 
@@ -108,6 +108,12 @@ def test_stdout_has_the_id_only_and_stderr_the_log(
     assert printed.out == "7\n"
     assert printed.err == "Successfully started run 7\nthe log\n"
     assert (inside[0].address, inside[0].root_certificates) == ("control:9093", b"the CA")
+
+
+def test_repeated_overrides_are_joined(inside: list[Control], monkeypatch: pytest.MonkeyPatch) -> None:
+    ends_as(monkeypatch, "finished:completed")
+    submit.main(["--run-config", "rounds=5", "--run-config", "name='x'"])
+    assert inside[0].started == (fab(), "rounds=5 name='x'")
 
 
 def test_a_run_that_did_not_complete_is_an_error(inside: list[Control], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,12 +129,42 @@ def test_a_file_that_is_no_bundle_is_not_replaced(tmp_path: Path, write_bundle: 
     assert (tmp_path / "numpy.bundle.tar").read_text() == "my notes"
 
 
+def test_a_token_beside_the_data_stays_here_and_linked_data_travels(tmp_path: Path, write_bundle: WriteBundle) -> None:
+    cache, data = tmp_path / "cache", tmp_path / "data"
+    cache.mkdir()
+    data.mkdir()
+    (cache / "token").write_text("secret")
+    (data / "file").write_text("rows")
+    (cache / "datasets").symlink_to(data)
+    with tarfile.open(write_bundle(cache)) as tar:
+        names = [name for name in tar.getnames() if "/hf-cache/" in name]
+    assert names == ["numpy-mean-1.0.0/hf-cache/datasets/file"]
+
+
+def test_data_behind_a_link_out_of_the_cache_is_refused(tmp_path: Path, write_bundle: WriteBundle) -> None:
+    (tmp_path / "cache" / "hub").mkdir(parents=True)
+    (tmp_path / "cache" / "hub" / "elsewhere").symlink_to(tmp_path)
+    with pytest.raises(SettingError, match="elsewhere: is a link out of the cache; copy the cache without links"):
+        write_bundle(tmp_path / "cache")
+
+
+def test_a_tar_file_that_is_no_bundle_is_not_replaced_and_a_folder_must_exist(tmp_path: Path) -> None:
+    backup = tmp_path / "backup.tar"
+    with tarfile.open(backup, "w") as tar:
+        tar.add(PROJECT / "README.md", "README.md")
+    with pytest.raises(SettingError, match="there is something else than a bundle"):
+        create.check_output(backup)
+    with pytest.raises(SettingError, match="there is no folder"):
+        create.check_output(tmp_path / "missing" / "app.tar")
+    create.check_output(tmp_path / "new.tar")
+
+
 def test_a_bundle_is_described_by_the_app_and_the_content_of_the_images(docker: FakeDocker) -> None:
     found = create.describe(PROJECT / "tests" / "apps" / "numpy_mean", "mine", gpus=False)
     assert (found.name, found.version, found.platform) == ("numpy-mean", "1.0.0", "linux/amd64")
     assert re.fullmatch(r"bundle-[0-9a-f]{12}", found.tag)
     assert Description.parse(found.text()) == found
-    assert str(create.default_output(found)) == "numpy-mean-1.0.0.bundle.tar"
+    assert str(create.default_output(PROJECT / "tests" / "apps" / "numpy_mean")) == "numpy-mean-1.0.0.bundle.tar"
 
 
 def test_an_app_without_a_version_is_refused(docker: FakeDocker, tmp_path: Path) -> None:

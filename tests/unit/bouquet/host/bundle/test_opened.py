@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bouquet.errors import HostError
+from bouquet.errors import HostError, SettingError
 from bouquet.host.bundle import contents, create
 from bouquet.host.bundle.opened import open_bundle
 from tests.unit.bouquet.host.bundle.conftest import DESCRIPTION, FakeDocker, WriteBundle
@@ -95,8 +95,6 @@ def empty(path: Path) -> None:
         (damaged, "the bundle is damaged, the checksum of images.tar.gz is wrong"),
         (truncated, "incomplete"),
         (cut_before_the_checksums, "the bundle is incomplete, SHA256SUMS is missing"),
-        (no_tar, "it is no bundle"),
-        (empty, "it is no bundle"),
     ],
 )
 def test_a_damaged_or_incomplete_bundle_is_refused_in_one_line(
@@ -109,6 +107,18 @@ def test_a_damaged_or_incomplete_bundle_is_refused_in_one_line(
         pass
     assert "\n" not in str(error.value)
     assert str(bundle) in str(error.value)
+
+
+@pytest.mark.parametrize("change", [no_tar, empty])
+def test_a_file_that_is_not_a_bundle_is_refused_by_the_name_of_the_setting(
+    write_bundle: WriteBundle, change: object
+) -> None:
+    bundle = write_bundle()
+    assert callable(change)
+    change(bundle)
+    with pytest.raises(SettingError, match="neither a folder with a Flower App nor a bundle") as error:
+        open_bundle(bundle).__enter__()
+    assert str(error.value).startswith(f"APP={bundle}: ")
 
 
 def test_a_bundle_of_another_format_is_refused(write_bundle: WriteBundle, monkeypatch: pytest.MonkeyPatch) -> None:

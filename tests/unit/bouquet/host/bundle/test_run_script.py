@@ -72,6 +72,13 @@ def test_a_damaged_or_missing_file_is_named_in_one_line(docker: FakeDocker, site
     assert docker.asked() == [line for line in docker.asked() if not line.startswith(("load", "compose"))]
 
 
+def test_checksums_that_cannot_be_read_are_an_error(docker: FakeDocker, site: Path) -> None:
+    (site / "SHA256SUMS").write_text("")
+    done = run(site)
+    assert done.returncode == 3
+    assert "SHA256SUMS cannot be checked" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["SHA256SUMS", ".env"])
 def test_a_bundle_without_its_checksums_or_settings_is_incomplete(docker: FakeDocker, site: Path, name: str) -> None:
     (site / name).unlink()

@@ -102,7 +102,7 @@ def test_a_second_index_of_the_users_is_used_and_not_in_the_list(
 def test_a_package_or_version_that_does_not_exist_is_named(
     index: Index, make_app: MakeApp, settings: HostSettings
 ) -> None:
-    expected = "^the packages of my-app cannot be had: Because only numpy<=2.4.0 is available .*, no versions fit; "
+    expected = "^the packages of my-app cannot be installed: Because only numpy<=2.4.0 is .*, no versions fit; "
     with pytest.raises(HostError, match=expected):
         package_list(make_app("numpy>=99"), settings, gpus=False)
     with pytest.raises(
