@@ -37,6 +37,7 @@ node_auth             who may call the Fleet API
 auth_log              which SuperNodes were refused, and why
 
 task_queue            the executor's side of the Runtime API
+moved_modules         modules that Flower has moved, at their old place
 missing_module        explains an import that the fleet's packages cannot serve
 client_app_process    serves the messages of one run in a process
 message_history       recognises an app that may run only once per process

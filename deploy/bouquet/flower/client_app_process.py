@@ -30,6 +30,7 @@ from bouquet.errors import BouquetError
 from bouquet.flower.channels import with_quick_retries
 from bouquet.flower.message_history import MessageHistory
 from bouquet.flower.missing_module import explain
+from bouquet.flower.moved_modules import find_moved_modules
 from bouquet.flower.task_queue import RuntimeApi, TaskToken
 from bouquet.runtime.termination import Terminated
 
@@ -78,6 +79,7 @@ class ClientAppProcess:
         wrap_stub(self._stub, with_quick_retries(make_simple_grpc_retry_invoker()))
         self._apps: dict[str, ClientApp] = {}
         self._environment: Path | None = None
+        find_moved_modules()
 
     def serve(self, token: str) -> Served:
         """Work on a task: one message.

@@ -175,6 +175,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.superlink.federation.FederationManager",
     ),
     "messages": ("flwr.app.message.make_message",),
+    "moved_modules": ("flwr.common.logger.log",),
     "node_auth": (
         "flwr.common.constant.PUBLIC_KEY_HEADER",
         "flwr.common.constant.SIGNATURE_HEADER",

@@ -23,6 +23,7 @@ from flwr.superlink.runtime import run_serverapp as stock_run_serverapp
 from bouquet.flower.array_files import ArrayFiles
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.missing_module import explains_missing_modules
+from bouquet.flower.moved_modules import find_moved_modules
 from bouquet.flower.recorded_run import recorded_run
 from bouquet.flower.replacements import replace
 from bouquet.flower.run_grid import RunGrid
@@ -108,6 +109,7 @@ def run_serverapp(api: RuntimeApi, token: str, loading: Callable[[Path], Abstrac
             return stock_run(grid=grid, context=context, server_app_dir=server_app_dir, server_app_attr=server_app_attr)
 
     replace(runtime, "run_", run)
+    find_moved_modules()
 
     if folders:
         ArrayFiles(folders[-1]).register()
