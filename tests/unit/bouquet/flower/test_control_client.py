@@ -95,9 +95,9 @@ def test_a_node_that_was_removed_is_not_registered(control: tuple[FakeControl, C
 
 def test_a_key_that_was_ever_used_is_not_registered_again(control: tuple[FakeControl, ControlClient]) -> None:
     servicer, client = control
-    assert client.register(b"new") is True
+    assert client.register(b"new") == 4
     servicer.refusal = "The public key is already in use."
-    assert client.register(b"key") is False
+    assert client.register(b"key") is None
 
 
 def test_another_refusal_is_an_error_that_names_the_address_and_the_reason(

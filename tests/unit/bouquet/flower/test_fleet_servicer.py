@@ -18,6 +18,7 @@ from bouquet.contract.partitions import (
 from bouquet.flower import fleet_servicer, liveness
 from bouquet.flower.fleet_servicer import EventFleetServicer
 from bouquet.flower.superlink_events import SuperLinkEvents, replies_key
+from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import PartitionMap
 from tests.unit.bouquet.flower.fakes import Caller, Traffic
 
@@ -38,6 +39,7 @@ class Fleet:
             events=self.events,
             run_dir=folder,
             partitions=PartitionMap(folder, folder, expected=3),
+            records=NodeRecords(folder),
             seed=SEED,
         )
 

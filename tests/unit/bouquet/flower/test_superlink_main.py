@@ -24,6 +24,7 @@ from bouquet.flower.link_state import LinkState
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.superlink_events import LOGS, SuperLinkEvents, replies_key
 from bouquet.flower.superlink_main import EventLifespan, create_lifespan, run_superlink
+from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import PartitionMap
 from tests.unit.bouquet.flower.fakes import Traffic
 
@@ -57,6 +58,7 @@ class SuperLink:
             MessageFiles(self.folder / "messages"),
             run_dir=self.folder,
             partitions=PartitionMap(self.folder, self.folder),
+            records=NodeRecords(self.folder),
             first=first,
         )
         self.lifespans.append(lifespan)
@@ -77,6 +79,7 @@ class SuperLink:
             MessageFiles(self.folder / "messages"),
             run_dir=self.folder,
             partitions=PartitionMap(self.folder, self.folder),
+            records=NodeRecords(self.folder),
         )
 
     def channel(self, api: int) -> grpc.Channel:
