@@ -15,6 +15,7 @@ from python_on_whales import Container, DockerClient
 
 from bouquet.contract.keys import fingerprint, key_path, make_key, public_key
 from bouquet.contract.tls_files import CA, SERVER_KEY
+from bouquet.errors import FleetError
 from bouquet.oneshot.certificates import ensure
 from bouquet.settings.oneshot import CertificateSettings
 from tests.e2e.conftest import APPS, BIN, PROJECT, TAG, Bouquet, StartFleet, printed_json, wait_until
@@ -354,7 +355,7 @@ def test_nodes_in_another_network_join_by_one_command_and_train_until_they_are_r
     assert sorted(node["partition-id"] for node in trained.values()) == [0, 1, 2, 3]
 
     removal = containers("nodes", "remove", "north-1")
-    assert removal.returncode == 1
+    assert removal.returncode == FleetError.exit_code
     assert re.search("north-1 .* is online; stop it .* or cut it off: bouquet nodes revoke north-1", removal.stderr)
     assert containers("nodes", "revoke", "north-1").returncode == 0
     wait_until(lambda: json.loads(inspect(one))[0]["RestartCount"], "the revoked node was cut off", 15)

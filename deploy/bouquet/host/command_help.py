@@ -258,7 +258,7 @@ HELP = {
     ),
     "nodes": CommandHelp(
         "list all nodes of the fleet; name, remove or revoke one",
-        "Print a line for each node that the SuperLink knows, also those on other machines and those that are offline:\n"
+        "Print a line for each node that the SuperLink knows, also those on other machines or offline:\n"
         "its name, node-id, partition-id, status, site, age of the last heartbeat, and its key's fingerprint. NODE is\n"
         "a name, a node-id, or the start of a fingerprint. A node that was removed or revoked never comes back.",
         (*_ALL_FLEETS, "CONTROL_PORT"),

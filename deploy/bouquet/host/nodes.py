@@ -143,7 +143,7 @@ def find(nodes: Sequence[ListedNode], wanted: str) -> ListedNode:
         SettingError: There is no such node, or more than one.
     """
     prefix = wanted.removeprefix("SHA256:")
-    found = [node for node in nodes if wanted in (node.name, str(node.node_id))]
+    found = [node for node in nodes if wanted and wanted in (node.name, str(node.node_id))]
     if not found and prefix:
         found = [node for node in nodes if node.fingerprint.removeprefix("SHA256:").startswith(prefix)]
     if len(found) != 1:

@@ -1,17 +1,20 @@
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.common.constant import PUBLIC_KEY_HEADER
+from flwr.common.constant import NOOP_FLWR_AID, PUBLIC_KEY_HEADER
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.error import FlowerError
 
+from bouquet.contract.keys import derive_key, public_key
 from bouquet.contract.partitions import (
     NUM_PARTITIONS_HEADER,
     PARTITION_ID_HEADER,
+    SLOT_HEADER,
     read_partition_ids,
     write_num_partitions,
 )
@@ -20,7 +23,7 @@ from bouquet.flower.fleet_servicer import EventFleetServicer
 from bouquet.flower.superlink_events import SuperLinkEvents, replies_key
 from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import PartitionMap
-from tests.unit.bouquet.flower.fakes import Caller, Traffic
+from tests.unit.bouquet.flower.fakes import Caller, Traffic, after
 
 SEED = b"a secret of at least 32 characters"
 
@@ -32,6 +35,7 @@ class Fleet:
         self.traffic = Traffic(folder / "superlink.db")
         self.node_id = self.traffic.node_id
         self.events = SuperLinkEvents()
+        self.records = NodeRecords(folder)
         self.servicer = EventFleetServicer(
             self.traffic.states,
             self.traffic.objects,
@@ -39,7 +43,7 @@ class Fleet:
             events=self.events,
             run_dir=folder,
             partitions=PartitionMap(folder, folder, expected=3),
-            records=NodeRecords(folder),
+            records=self.records,
             seed=SEED,
         )
 
@@ -158,11 +162,40 @@ def test_a_record_that_cannot_be_written_does_not_disturb_the_node(
 
 def test_a_run_has_its_number_of_partitions_in_the_metadata_once_it_is_known(fleet: Fleet, tmp_path: Path) -> None:
     request = GetRunRequest(node=Node(node_id=fleet.node_id), run_id=fleet.traffic.run_id)
-    before, after = Caller(), Caller()
+    before, then = Caller(), Caller()
     (task,) = fleet.traffic.state.get_tasks()
     fleet.traffic.state.claim_task(task.task_id)
     fleet.traffic.state.activate_task(task.task_id)
     fleet.servicer.GetRun(request, before)
     write_num_partitions(tmp_path, fleet.traffic.run_id, 10)
-    fleet.servicer.GetRun(request, after)
-    assert (before.trailing, after.trailing) == ((), ((NUM_PARTITIONS_HEADER, "10"),))
+    fleet.servicer.GetRun(request, then)
+    assert (before.trailing, then.trailing) == ((), ((NUM_PARTITIONS_HEADER, "10"),))
+
+
+def test_a_node_that_is_removed_while_its_call_is_held_is_refused_and_gets_no_message(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_servicer, "NODE_HOLD_SECONDS", 30.0)
+
+    def remove() -> None:
+        fleet.traffic.state.delete_node("owner", fleet.node_id)
+        fleet.events.notify_removed(fleet.traffic.state.messages, fleet.node_id)
+
+    after(0.2, remove)
+    started = time.monotonic()
+    with pytest.raises(ConnectionAbortedError, match="The node was removed"):
+        fleet.pull()
+    assert time.monotonic() - started < 10
+    with pytest.raises(FlowerError):
+        fleet.activate(signed_by=b"key")
+
+
+def test_a_removed_slot_of_a_cluster_is_not_registered_again(fleet: Fleet) -> None:
+    key = public_key(derive_key(SEED, 1))
+    caller = Caller(((SLOT_HEADER, "1"), (PUBLIC_KEY_HEADER, key)))
+    request = ActivateNodeRequest(public_key=key, heartbeat_interval=30)
+    node_id = fleet.servicer.ActivateNode(request, caller).node_id
+    assert fleet.records.of(node_id).kind == "slot"
+    fleet.traffic.state.delete_node(NOOP_FLWR_AID, node_id)
+    with pytest.raises(FlowerError):
+        fleet.servicer.ActivateNode(request, caller)
