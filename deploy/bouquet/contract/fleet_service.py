@@ -1,8 +1,8 @@
 """The gRPC service `bouquet.Fleet` at the Control API's address: what Flower's API has no call for. Messages are JSON.
 
 `Describe` returns `num-partitions`, and for each of `nodes`: `node-id`, `name` (empty if it was given none),
-`partition-id` (None if it holds none), `kind` (`local`, `slot` or `joined`) and `online`. `NameNode` gets `node-id` and
-`name`. A node's id is text: it has 64 bits, too many for a number in JSON.
+`partition-id` (None if it holds none), `kind` (`local`, `slot` or `joined`; empty before its first call) and `online`.
+`NameNode` gets `node-id` and `name`. A node's id is text: it has 64 bits, too many for a number in JSON.
 """
 
 import json

@@ -94,7 +94,7 @@ class NodeDescription:
     Attributes:
         name: Its name; empty if it was given none.
         partition_id: The partition that it holds; None if it holds none.
-        kind: `local`, `slot` (of a cluster) or `joined` (from another machine).
+        kind: `local`, `slot` (of a cluster) or `joined` (from another machine); empty before its first call.
         online: Whether it is online.
     """
 

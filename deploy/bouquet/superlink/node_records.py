@@ -22,11 +22,11 @@ class NodeRecord:
 
     Attributes:
         name: Its name; empty if it was given none.
-        kind: `local`, `slot` or `joined`.
+        kind: `local`, `slot` or `joined`; empty before its first call.
     """
 
     name: str = ""
-    kind: str = LOCAL
+    kind: str = ""
 
 
 class NodeRecords:

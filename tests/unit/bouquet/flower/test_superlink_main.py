@@ -173,7 +173,7 @@ def test_a_node_is_described_and_named_until_it_is_removed(superlink: SuperLink)
         client.name_node(one, "north", 10)
         assert client.describe(10).nodes == {
             one: NodeDescription("north", 0, "joined", True),
-            two: NodeDescription("", None, "local", False),
+            two: NodeDescription("", None, "", False),
         }
         for node_id, name, code in (
             (two, "north", "ALREADY_EXISTS"),

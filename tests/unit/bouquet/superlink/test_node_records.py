@@ -12,7 +12,7 @@ def test_names_and_kinds_outlive_the_process(tmp_path: Path) -> None:
     records.note_kind(2**63 + 1, JOINED)
     records.give_name(2**63 + 1, "north")
     assert NodeRecords(tmp_path).of(2**63 + 1) == NodeRecord("north", JOINED)
-    assert NodeRecords(tmp_path).of(1) == NodeRecord("", LOCAL)
+    assert NodeRecords(tmp_path).of(1) == NodeRecord("", "")
 
 
 def test_no_two_nodes_have_the_same_name_until_one_is_forgotten(tmp_path: Path) -> None:
@@ -26,6 +26,9 @@ def test_no_two_nodes_have_the_same_name_until_one_is_forgotten(tmp_path: Path) 
     assert NodeRecords(tmp_path).of(2).name == "north"
 
 
-def test_a_node_of_this_machine_without_a_name_costs_no_write(tmp_path: Path) -> None:
-    NodeRecords(tmp_path).note_kind(1, LOCAL)
+def test_a_kind_that_is_known_costs_no_write(tmp_path: Path) -> None:
+    records = NodeRecords(tmp_path)
+    records.note_kind(1, LOCAL)
+    (tmp_path / FILE).unlink()
+    records.note_kind(1, LOCAL)
     assert not (tmp_path / FILE).exists()
