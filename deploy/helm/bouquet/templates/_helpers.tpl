@@ -41,7 +41,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The name of an image. Arguments: the root, and the image's name. */}}
 {{- define "bouquet.image" -}}
 {{- $root := index . 0 -}}
-{{- $tag := required "image.tag is not set: give the tag of your images, which `make up` prints (docs/kubernetes.md)" $root.Values.image.tag -}}
+{{- $problem := "image.tag is not set: give the tag of your images, as docs/kubernetes.md shows" -}}
+{{- $tag := required $problem $root.Values.image.tag -}}
 {{- with $root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ index . 1 }}:{{ $tag }}
 {{- end }}
 
@@ -59,7 +60,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- define "bouquet.caSecret" -}}
-{{- if include "bouquet.issuesCertificate" . }}{{ include "bouquet.fullname" . }}-ca{{ else }}{{ include "bouquet.tlsSecret" . }}{{ end }}
+{{- if include "bouquet.issuesCertificate" . }}
+{{- include "bouquet.fullname" . }}-ca
+{{- else }}
+{{- include "bouquet.tlsSecret" . }}
+{{- end }}
 {{- end }}
 
 {{- define "bouquet.seedSecret" -}}
@@ -69,8 +74,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Names by which the fleet and its owner call the SuperLink, beyond those that every certificate has. */}}
 {{- define "bouquet.superlinkNames" -}}
 {{- $service := include "bouquet.superlink" . -}}
-{{- $namespace := .Release.Namespace -}}
-{{- concat (list $service (printf "%s.%s" $service $namespace) (printf "%s.%s.svc" $service $namespace)) .Values.superlink.names | toJson }}
+{{- $qualified := printf "%s.%s" $service .Release.Namespace -}}
+{{- concat (list $service $qualified (printf "%s.svc" $qualified)) .Values.superlink.names | toJson }}
 {{- end }}
 
 {{- define "bouquet.podSecurityContext" -}}
@@ -241,5 +246,23 @@ livenessProbe:
     secretName: {{ .Values.hub.tokenSecret }}
     defaultMode: 0440
     items: [{key: {{ .Values.hub.tokenKey | quote }}, path: token}]
+{{- end }}
+{{- end }}
+
+{{/* Resources, with amounts as text: Kubernetes may refuse a bare number. Arguments: resources, further limits. */}}
+{{- define "bouquet.resources" -}}
+{{- $resources := index . 0 -}}
+{{- $limits := mergeOverwrite (dict) ($resources.limits | default dict) (index . 1) -}}
+{{- range $kind, $amounts := dict "limits" $limits "requests" ($resources.requests | default dict) }}
+{{- if $amounts }}
+{{ $kind }}:
+{{- range $name, $amount := $amounts }}
+  {{ $name }}: {{ $amount | toString | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $resources.claims }}
+claims:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
