@@ -24,6 +24,10 @@ class Chart:
         self._helm = helm
         self.folder = folder
 
+    def at(self, folder: Path) -> "Chart":
+        """Return another chart for the same `helm`."""
+        return Chart(self._helm, folder)
+
     def helm(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a command of `helm`."""
         return subprocess.run([self._helm, *arguments], capture_output=True, text=True)

@@ -3,18 +3,26 @@
 import json
 import re
 import tomllib
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from scripts import chart_readme
 from tests.unit.helm.conftest import CHART, VALUES, Chart, Manifest, containers, pods
 
 PROJECT = CHART.parents[2]
+chart_readme: Any = SourceFileLoader("chart_readme", str(PROJECT / "scripts" / "chart_readme.py")).load_module()
 RELEASES = ("1.29", "1.33", "1.37")
-MUTABLE = {"replicas", "template", "updateStrategy", "ordinals", "minReadySeconds", "persistentVolumeClaimRetentionPolicy"}
+MUTABLE = {
+    "replicas",
+    "template",
+    "updateStrategy",
+    "ordinals",
+    "minReadySeconds",
+    "persistentVolumeClaimRetentionPolicy",
+}
 """What may change in the specification of a StatefulSet."""
 ELSEWHERE = {
     "BOUQUET_SIZE_FILE": "no shared volume: the SuperLink knows the size from its nodes",
@@ -128,7 +136,7 @@ def newer_chart(chart: Chart, folder: Path) -> Chart:
             target.write_bytes(path.read_bytes())
     text = (folder / "Chart.yaml").read_text()
     (folder / "Chart.yaml").write_text(re.sub(r"(?m)^((?:app)?[vV]ersion): .*", r"\1: 9.9.9", text))
-    return Chart(chart._helm, folder)
+    return chart.at(folder)
 
 
 def test_a_new_version_of_the_chart_restarts_no_pod(chart: Chart, values: str, tmp_path: Path) -> None:
