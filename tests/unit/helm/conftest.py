@@ -1,5 +1,6 @@
 """The chart as `helm template` renders it, for eight sets of values."""
 
+import importlib.util
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -77,3 +78,13 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
 def containers(pod: Manifest) -> list[Manifest]:
     """Return all containers of a pod."""
     return [*pod.get("initContainers", []), *pod["containers"], *pod.get("ephemeralContainers", [])]
+
+
+def script(name: str) -> Any:
+    """Return a module of the folder `scripts`, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, CHART.parents[2] / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

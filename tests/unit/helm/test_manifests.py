@@ -3,17 +3,16 @@
 import json
 import re
 import tomllib
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.unit.helm.conftest import CHART, VALUES, Chart, Manifest, containers, pods
+from tests.unit.helm.conftest import CHART, VALUES, Chart, Manifest, containers, pods, script
 
 PROJECT = CHART.parents[2]
-chart_readme: Any = SourceFileLoader("chart_readme", str(PROJECT / "scripts" / "chart_readme.py")).load_module()
+chart_readme = script("chart_readme")
 RELEASES = ("1.29", "1.33", "1.37")
 MUTABLE = {
     "replicas",
