@@ -198,14 +198,14 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     volumes = [] if cluster.get("storageclasses")["items"] else persistent_volumes(cluster.folder)
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, *volumes)
     claim = {"storageClass": NAMESPACE} if volumes else {}
-    small = {"requests": {"cpu": "20m", "memory": "64Mi"}}
+    small = {"requests": {"cpu": "200m", "memory": "64Mi"}}
     values = {
         "image": {
             "tag": os.environ["BOUQUET_KUBERNETES_TAG"],
             "registry": os.environ.get("BOUQUET_KUBERNETES_REGISTRY", ""),
         },
         "hub": {"offline": True},
-        "secretsJob": {"resources": small},
+        "secretsJob": {"resources": {"requests": {"cpu": "10m"}}},
         "superlink": {"resources": small, "state": claim, "results": claim},
         "supernode": {"replicas": NODES, "resources": small},
     }

@@ -158,13 +158,13 @@ readinessProbe:
   exec:
     command: [python3, -I, -S, /opt/bouquet/lib/bouquet/contract/readiness.py, "0"]
   periodSeconds: 10
-  timeoutSeconds: 5
+  timeoutSeconds: 10
 livenessProbe:
   exec:
     command: [python3, -I, -S, /opt/bouquet/lib/bouquet/contract/readiness.py, live]
-  initialDelaySeconds: 30
-  periodSeconds: 30
-  timeoutSeconds: 10
+  initialDelaySeconds: 60
+  periodSeconds: 60
+  timeoutSeconds: 30  # a busy host is no reason to restart a container
   failureThreshold: 3
 {{- end }}
 
