@@ -9,9 +9,11 @@ A service that hangs still holds the pipe. So it also sets the pipe's time of mo
 probe looks at it. That time is CLOCK_MONOTONIC, which nobody can set.
 
     probe   python3 -I -S deploy/bouquet/contract/readiness.py [LONGEST_HOLD]   exit code 0: ready, 1: not ready
+            python3 -I -S deploy/bouquet/contract/readiness.py live             exit code 1: hangs, 0: does not
     service Readiness(directory).declare(), .pulse(), .withdraw()
 
-With a LONGEST_HOLD of 0 the probe answers at once, for engines that call probes at intervals of their own.
+With a LONGEST_HOLD of 0 the probe answers at once, for engines that call probes at intervals of their own. So does
+`live`, for those that restart a container by another probe: a service that waits for its peer is not ready, but works.
 
 This module imports almost nothing, because most of a probe's cost is the start of Python.
 """
@@ -199,6 +201,8 @@ def _write(path: str, number: float) -> None:
 
 def _main() -> bool:
     directory = os.environ.get("BOUQUET_RUN_DIR") or "/run/bouquet"
+    if sys.argv[1:] == ["live"]:
+        return not hangs(directory)
     longest_hold = float(sys.argv[1]) if len(sys.argv) > 1 else HOLD_SECONDS
     return probe(directory, longest_hold) if longest_hold else is_ready(directory)
 

@@ -33,6 +33,8 @@ def shares(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], s
         HostError: nvidia-smi does not answer, or does not report a GPU's memory.
     """
     devices, why = settings.devices, "set by GPUS"
+    if settings.assigned:
+        raise SettingError("GPUS", "assigned", "only an engine with a device plugin assigns devices", "leave GPUS out")
     if devices is None:
         devices, why = find()
     elif not devices:
@@ -51,11 +53,32 @@ def shares(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], s
 
 
 def share(settings: GpuSettings, supernodes: int, partition_id: int) -> tuple[Share | None, str]:
-    """Return what one node computes on, None for the CPU; and the reason."""
+    """Return what one node computes on, None for the CPU; and the reason.
+
+    Raises:
+        SettingError: As for `shares`.
+        HostError: As for `shares`, or nvidia-smi finds no device although an engine has assigned one.
+    """
     if settings.device is not None:
         return Share(settings.device, settings.memory_mib), "set by GPU"
+    if settings.assigned:
+        return _assigned(settings), "assigned to this node alone"
     planned, why = shares(settings, supernodes)
     return (planned[partition_id] if planned else None), why
+
+
+def _assigned(settings: GpuSettings) -> Share:
+    """Return all devices that this node sees. Nothing is divided, and the processes see the same devices as before."""
+    devices, why = find()
+    if not devices:
+        raise HostError(
+            f"a GPU is assigned to this node, but {why}",
+            "check the device plugin, and the runtime class of NVIDIA's container runtime; or use the CPU: GPUS=none",
+        )
+    first, *others = devices
+    if others:
+        first = Device(",".join(device.id for device in devices), sum(device.memory_mib for device in devices))
+    return Share(first, settings.memory_mib)
 
 
 def for_containers(settings: GpuSettings, supernodes: int) -> tuple[tuple[Share, ...], str]:

@@ -211,18 +211,21 @@ HELP = {
     "results": CommandHelp(
         "copy the results of all runs out of the fleet",
         "Copy the results of all runs from the fleet to RESULTS. (`bouquet run` copies those of its own run.) The\n"
-        "fleet keeps them too, and files of your own in RESULTS stay.",
+        "fleet keeps them too, and files of your own in RESULTS stay. With --kubernetes: from a fleet that the Helm\n"
+        "chart has installed (docs/kubernetes.md).",
         ("RESULTS", *_ALL_FLEETS),
-        "RESULTS=/tmp/results bouquet results",
-        (SettingError, FleetError),
+        "RESULTS=/tmp/results bouquet results\nbouquet results --kubernetes fleets/cifar",
+        (SettingError, HostError, FleetError),
     ),
     "connection": CommandHelp(
         "write the connection local-deployment for flwr",
         "Write the connection local-deployment to FLWR_HOME/config.toml, with the fleet's CA certificate beside it.\n"
-        "Everything else in the file stays. `bouquet up` does this too.",
+        "Everything else in the file stays. `bouquet up` does this too.\n"
+        "With --kubernetes it then forwards CONTROL_PORT to the SuperLink by kubectl until Ctrl-C, also to a pod that\n"
+        "replaces another (docs/kubernetes.md).",
         ("FLWR_HOME", "CONTROL_PORT", "INSECURE", *_ALL_FLEETS),
-        "bouquet connection\nflwr run . local-deployment --stream",
-        (SettingError, FleetError),
+        "bouquet connection\nbouquet connection --kubernetes fleets/cifar\nflwr run . local-deployment --stream",
+        (SettingError, HostError, FleetError),
     ),
     "bundle": CommandHelp(
         "write an app and all that it needs into one file",

@@ -33,6 +33,7 @@ from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
 from bouquet.host.join import JoinOptions
+from bouquet.host.kubernetes import OPTION, KubernetesRelease
 from bouquet.host.nodes import NodeChange, change_node, list_nodes, nodes_table
 from bouquet.host.packages.package_list import UNKNOWN, PackageList, image_tag, package_list
 from bouquet.host.results_folder import check_results
@@ -152,9 +153,13 @@ def status(settings: HostSettings) -> None:
     print(status_table(found))
 
 
-def results(settings: HostSettings) -> None:
-    """Copy the results of all runs out of the fleet."""
-    choose_fleet(settings)[0].collect_results(settings.results)
+def results(settings: HostSettings, kubernetes: str | None) -> None:
+    """Copy the results of all runs out of the fleet, or out of one in Kubernetes."""
+    if kubernetes is None:
+        choose_fleet(settings)[0].collect_results(settings.results)
+        return
+    KubernetesRelease(kubernetes).collect_results(settings.results)
+    say(f"results are in {settings.results}")
 
 
 def doctor(settings: HostSettings) -> None:
@@ -178,12 +183,26 @@ def gpus(settings: HostSettings) -> None:
         print(line)
 
 
-def connection(settings: HostSettings) -> None:
-    """Write the connection `local-deployment` for `flwr`."""
-    _write_connection(settings, choose_fleet(settings)[0])
+def connection(settings: HostSettings, kubernetes: str | None) -> None:
+    """Write the connection `local-deployment` for `flwr`; for a fleet in Kubernetes, also forward its port."""
+    if kubernetes is None:
+        _write_connection(settings, choose_fleet(settings)[0])
+        return
+    release = KubernetesRelease(kubernetes)
+    _write_connection(settings, release)
+    again = f"bouquet connection {OPTION} {kubernetes}".strip()
+    with explains_interrupt(f"the port is no longer forwarded, and the fleet is as it was; forward it again: {again}"):
+        release.forward(
+            settings.control_port,
+            lambda pod: say(
+                f"127.0.0.1:{settings.control_port} is the Control API of {pod} until Ctrl-C; in another terminal: "
+                "flwr run path/to/app local-deployment --stream"
+            ),
+            lambda pod: say(f"lost {pod}; waiting until it is back"),
+        )
 
 
-def _write_connection(settings: HostSettings, fleet: Fleet) -> Endpoint:
+def _write_connection(settings: HostSettings, fleet: Fleet | KubernetesRelease) -> Endpoint:
     read_config(settings.flower_home)  # refuse an invalid file before asking the fleet for its certificate
     endpoint = Endpoint.of(fleet, settings.control_port)
     with suppress(LookupError):
@@ -279,6 +298,14 @@ def make_parser() -> argparse.ArgumentParser:
                 metavar="FOLDER",
                 help="a Hugging Face cache to put into the bundle",
             )
+        if name in ("connection", "results"):
+            command.add_argument(
+                OPTION,
+                nargs="?",
+                const="",
+                metavar="[NAMESPACE/]RELEASE",
+                help="a fleet that the Helm chart has installed; without a name: the only one in kubectl's namespace",
+            )
         if name == "dataset":
             command.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the hub, or NAME:CONFIG")
         if name == "join-command":
@@ -326,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = replace(settings, app=Path(parsed.app).expanduser().resolve())
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
-    options = {name: getattr(parsed, name) for name in ("output", "cache") if name in parsed}
+    options = {name: getattr(parsed, name) for name in ("output", "cache", "kubernetes") if name in parsed}
     if parsed.command == "join-command":
         options["joining"] = JoinOptions(parsed.nodes, parsed.engine, parsed.name, parsed.image)
     if getattr(parsed, "action", None) is not None:

@@ -1,9 +1,14 @@
 """Where a fleet's SuperLink is, as the fleet itself knows it: the file of connections may name another by now."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
-from bouquet.host.fleet.base import Fleet
+
+class HasCertificate(Protocol):
+    """A fleet, wherever it runs."""
+
+    def root_certificate(self) -> bytes | None:
+        """Return the CA's certificate, with which `flwr` verifies the SuperLink; None for a fleet without TLS."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Endpoint:
     root_certificate: bytes | None
 
     @classmethod
-    def of(cls, fleet: Fleet, control_port: int) -> Self:
+    def of(cls, fleet: HasCertificate, control_port: int) -> Self:
         """Return the endpoint of a running fleet.
 
         Raises:

@@ -16,6 +16,8 @@ class GpuSettings:
 
     Attributes:
         devices: The list in `GPUS`; empty for the CPU; None for what nvidia-smi finds.
+        assigned: `GPUS=assigned`: an engine's device plugin has given this one node the devices that it sees, so there
+            is nothing to plan.
         memory_mib: MiB that a framework may allocate in each process; None for an equal part.
         nodes: How many nodes an equal part is computed for; None for the fleet's size.
         workers: Processes per node.
@@ -23,6 +25,7 @@ class GpuSettings:
     """
 
     devices: tuple[Device, ...] | None
+    assigned: bool
     memory_mib: int | None
     nodes: int | None
     workers: int
@@ -33,7 +36,7 @@ class GpuSettings:
         """Read the settings; raise `SettingError` for an impossible value."""
         value = text(environment, "GPUS", "auto")
         devices: tuple[Device, ...] | None = None
-        if value != "auto":
+        if value not in ("auto", "assigned"):
             devices = () if value == "none" else parse_devices("GPUS", value)
         memory = text(environment, "GPU_MEMORY", "")
         memory_mib, nodes = parse_memory("GPU_MEMORY", memory) if memory else (None, None)
@@ -43,6 +46,7 @@ class GpuSettings:
             raise SettingError("GPU", gpu, "a device only", "set its memory by GPU_MEMORY, as in GPU_MEMORY=4GiB")
         return cls(
             devices=() if gpu == "none" else devices,
+            assigned=value == "assigned" and not gpu,
             memory_mib=memory_mib,
             nodes=nodes,
             workers=executor_workers(environment),

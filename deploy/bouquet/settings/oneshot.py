@@ -1,11 +1,15 @@
 """Settings of the one-shot containers that prepare a fleet."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from bouquet.errors import HostError
 from bouquet.settings.env import Directories, Environment, is_insecure, size_file, superlink_names, supernodes, text
+
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 @dataclass(frozen=True)
@@ -89,4 +93,43 @@ class SubmitSettings:
             insecure=is_insecure(environment),
             control=text(environment, "CONTROL", "control:9093"),
             directories=Directories.read(environment),
+        )
+
+
+@dataclass(frozen=True)
+class KubernetesSecretSettings:
+    """Settings of the hook that creates Secrets in Kubernetes. The chart sets them; an empty name: no such Secret.
+
+    Attributes:
+        authority: Name of the Secret with the CA and its private key.
+        ca: Name of the Secret with the CA's certificate alone.
+        seed: Name of the Secret with the seed of the SuperNodes' keys.
+        labels: Labels of new Secrets.
+        url: Address of the API server.
+        service_account: The folder with the token of this pod.
+    """
+
+    authority: str
+    ca: str
+    seed: str
+    labels: dict[str, str]
+    url: str
+    service_account: Path
+
+    @classmethod
+    def read(cls, environment: Environment = os.environ) -> Self:
+        """Read the settings; raise `HostError` outside Kubernetes."""
+        host, port = (text(environment, f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
+        folder = Path(text(environment, "BOUQUET_SERVICE_ACCOUNT_DIR", SERVICE_ACCOUNT))
+        if not (host and (folder / "token").exists()):
+            raise HostError(
+                "this is no pod of Kubernetes with a service account", "only the Helm chart's hook runs this"
+            )
+        return cls(
+            authority=text(environment, "BOUQUET_AUTHORITY_SECRET", ""),
+            ca=text(environment, "BOUQUET_CA_SECRET", ""),
+            seed=text(environment, "BOUQUET_SEED_SECRET", ""),
+            labels=json.loads(text(environment, "BOUQUET_SECRET_LABELS", "{}")),
+            url=f"https://[{host}]:{port or 443}" if ":" in host else f"https://{host}:{port or 443}",
+            service_account=folder,
         )

@@ -245,3 +245,20 @@ def test_a_longest_hold_of_zero_answers_at_once_and_takes_nothing_from_dockers_p
     start = time.monotonic()
     assert probe.probe(tmp_path, LONG)
     assert took(start) < SOON
+
+
+def test_the_live_probe_fails_only_for_a_service_that_hangs(tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-S", probe.__file__, "live"]
+
+    def answer() -> int:
+        return subprocess.run(command, env={"BOUQUET_RUN_DIR": str(tmp_path)}, timeout=SOON).returncode
+
+    assert answer() == 0, "a service that is starting is alive"
+    readiness = Readiness(tmp_path)
+    readiness.declare()
+    assert answer() == 0
+    long_ago = time.monotonic_ns() - int(2e9 * probe.SILENT_SECONDS)
+    os.utime(tmp_path / probe.PIPE, ns=(long_ago, long_ago))
+    assert answer() == 1
+    readiness.withdraw()
+    assert answer() == 0, "a SuperNode that waits for its SuperLink is alive"

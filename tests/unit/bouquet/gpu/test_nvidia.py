@@ -163,3 +163,43 @@ def test_gpus_that_the_user_listed_are_not_silently_left_out(install: Install) -
     install(docker=docker('{"runc":{}}'))
     with pytest.raises(SettingError, match=r"GPUS=0:24576MiB: Docker has no NVIDIA runtime; install .*GPUS=none"):
         nvidia.for_containers(GpuSettings.read({"GPUS": "0:24GiB"}), 2)
+
+
+ONE = ('echo "0, NVIDIA L4, 23034, [N/A]"', 'echo "GPU 0: NVIDIA L4 (UUID: GPU-77777777-d33d-2b2c-524d-9e3d8d2b8a77)"')
+
+
+def one_gpu() -> str:
+    return f'if [ "$1" = -L ]; then {ONE[1]}; else {ONE[0]}; fi'
+
+
+def test_a_device_that_an_engine_has_assigned_is_not_divided(install: Install) -> None:
+    install(**{"nvidia-smi": one_gpu()})
+    share, why = nvidia.share(GpuSettings.read({"GPUS": "assigned"}), supernodes=1000, partition_id=999)
+    assert share == Share(Device("0", 23034, "NVIDIA L4"), None)
+    assert why == "assigned to this node alone"
+
+
+def test_all_devices_that_an_engine_has_assigned_stay_visible(install: Install, tmp_path: Path) -> None:
+    install(**{"nvidia-smi": smi(tmp_path)})
+    share, _ = nvidia.share(GpuSettings.read({"GPUS": "assigned"}), supernodes=5, partition_id=0)
+    assert share is not None
+    assert share.device.id.split(",") == [device.id for device in FOUND]
+
+
+def test_an_assigned_device_that_is_shared_by_time_slicing_has_the_limit_of_gpu_memory(install: Install) -> None:
+    install(**{"nvidia-smi": one_gpu()})
+    share, _ = nvidia.share(GpuSettings.read({"GPUS": "assigned", "GPU_MEMORY": "4GiB"}), 5, 4)
+    assert share is not None
+    assert share.limit_mib == 4096
+
+
+def test_an_assigned_device_that_nvidia_smi_does_not_find_is_an_error(install: Install) -> None:
+    install()
+    with pytest.raises(HostError, match="a GPU is assigned to this node, but nvidia-smi is not installed"):
+        nvidia.share(GpuSettings.read({"GPUS": "assigned"}), 5, 0)
+
+
+def test_a_host_refuses_devices_that_only_an_engine_assigns(install: Install) -> None:
+    install(**{"nvidia-smi": one_gpu()})
+    with pytest.raises(SettingError, match="GPUS=assigned: only an engine"):
+        nvidia.shares(GpuSettings.read({"GPUS": "assigned"}), 5)
