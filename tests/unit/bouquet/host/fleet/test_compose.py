@@ -154,6 +154,11 @@ def test_the_list_of_a_running_fleet_is_the_one_in_its_image() -> None:
     assert (running.packages(), down.packages(), older.packages()) == (SHIPPED.digest, None, UNKNOWN)
 
 
+def test_the_tag_is_that_of_the_images_that_the_fleet_was_started_from() -> None:
+    superlink: Any = SimpleNamespace(config=SimpleNamespace(image="bouquet-superlink:bundle-e2f8"))
+    assert (fleet([superlink]).tag(), fleet([]).tag()) == ("bundle-e2f8", None)
+
+
 @pytest.mark.parametrize(
     ("status", "oom_killed", "state"),
     [
