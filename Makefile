@@ -1,6 +1,6 @@
 # Short names for the commands of deploy/bouquet; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run up down logs status doctor gpus results connection join-command test bench lint
+.PHONY: help run up down logs status doctor gpus results connection join-command nodes test bench lint
 
 PYTHON ?= python3
 export PYTHON
@@ -16,8 +16,9 @@ gpus: .venv/ready  ## show what each node would compute on, and why
 results: .venv/ready  ## copy the results of all runs out of the fleet
 connection: .venv/ready  ## write the connection local-deployment for flwr
 join-command: .venv/ready  ## enrol a SuperNode for another machine, print the command that starts it there
+nodes: .venv/ready  ## list all nodes of the fleet, also those on other machines
 
-run up down logs status doctor gpus results connection join-command:
+run up down logs status doctor gpus results connection join-command nodes:
 	@$(BIN)/bouquet $@
 
 test: .venv/ready  ## run all tests: units, simulation, process fleets, containers

@@ -135,10 +135,10 @@ class Bouquet:
             **self.environment,
         }
 
-    def __call__(self, command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        """Run `bouquet <command>` with these settings."""
+    def __call__(self, *words: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run a `bouquet` command with these settings."""
         return subprocess.run(
-            [BOUQUET, command],
+            [BOUQUET, *words],
             cwd=self.checkout,
             env=self.environment | settings,
             text=True,

@@ -15,6 +15,7 @@ from python_on_whales import Container, DockerClient
 
 from bouquet.contract.keys import fingerprint, key_path, make_key, public_key
 from bouquet.contract.tls_files import CA, SERVER_KEY
+from bouquet.errors import FleetError
 from bouquet.oneshot.certificates import ensure
 from bouquet.settings.oneshot import CertificateSettings
 from tests.e2e.conftest import APPS, BIN, PROJECT, TAG, Bouquet, StartFleet, printed_json, wait_until
@@ -312,26 +313,63 @@ def elsewhere(containers: Bouquet) -> Iterator[str]:
             client.network.remove(name)
 
 
-def test_a_node_in_a_container_of_another_network_joins_by_the_one_command_and_trains(
+def listed(containers: Bouquet) -> dict[str, dict[str, str]]:
+    """What `bouquet nodes` says of each node, by name."""
+    nodes = containers("nodes")
+    assert nodes.returncode == 0, nodes.stderr
+    heading, *rows = (re.split(r"\s{2,}", line) for line in nodes.stdout.splitlines())
+    return {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
+
+
+def test_nodes_in_another_network_join_by_one_command_and_train_until_they_are_revoked_or_removed(
     containers: Bouquet, elsewhere: str
 ) -> None:
-    joined = containers("join-command")
+    joined = containers("join-command", "--nodes", "2", "--name", "north")
     assert joined.returncode == 0, joined.stderr
-    # As if on another machine: a network, and a name, of its own.
-    command = joined.stdout.replace("bouquet-node-", f"{elsewhere}-node-")
+    assert f"docker save bouquet-supernode:{TAG}" in joined.stderr
+    # As if on another machine: a network, and names, of its own.
+    command = joined.stdout.replace("bouquet-north-", f"{elsewhere}-node-")
     command = command.replace("docker run --detach", f"docker run --detach --network {elsewhere}")
     started = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE)
     assert started.returncode == 0, started.stderr
-    (node,) = json.loads(inspect(f"{elsewhere}-node-2"))
-    assert list(node["NetworkSettings"]["Networks"]) == [elsewhere]
-    assert "PRIVATE KEY" not in json.dumps(node)
+    one, two = (f"{elsewhere}-node-{number}" for number in (1, 2))
+    for node in json.loads(inspect(one, two)):
+        assert list(node["NetworkSettings"]["Networks"]) == [elsewhere]
+        assert "PRIVATE KEY" not in json.dumps(node)
     wait_until(
-        lambda: json.loads(inspect(node["Id"]))[0]["State"]["Health"]["Status"] == "healthy",
-        "the node that joined is healthy",
+        lambda: [node["State"]["Health"]["Status"] for node in json.loads(inspect(one, two))] == ["healthy"] * 2,
+        "the nodes that joined are healthy",
         2 * PATIENCE,
     )
+
+    nodes = listed(containers)
+    assert {nodes[name]["partition-id"] for name in ("north-1", "north-2")} == {"2", "3"}
+    for name in ("north-1", "north-2"):
+        assert (nodes[name]["status"], nodes[name]["site"]) == ("online", "elsewhere")
+    assert sorted(node["partition-id"] for node in nodes.values() if node["site"] == "this machine") == ["0", "1"]
+
     run = containers("run", RUN_CONFIG="num-server-rounds=1 fraction-train=1.0")
     assert run.returncode == 0, run.stdout + run.stderr
     metrics = json.loads((containers.results / "latest" / "metrics.json").read_text())
     trained = metrics["rounds"][0]["train"]["nodes"]
-    assert sorted(node["partition-id"] for node in trained.values()) == [0, 1, 2]
+    assert sorted(node["partition-id"] for node in trained.values()) == [0, 1, 2, 3]
+
+    removal = containers("nodes", "remove", "north-1")
+    assert removal.returncode == FleetError.exit_code
+    assert re.search("north-1 .* is online; stop it .* or cut it off: bouquet nodes revoke north-1", removal.stderr)
+    assert containers("nodes", "revoke", "north-1").returncode == 0
+    wait_until(lambda: json.loads(inspect(one))[0]["RestartCount"], "the revoked node was cut off", 15)
+    (superlink,) = containers.compose.ps(["superlink"])
+    refusal = f"with key {nodes['north-1']['key']}: its key is not enrolled"
+    wait_until(
+        lambda: refusal in str(DockerClient().container.logs(superlink)), "the revoked node was refused", PATIENCE
+    )
+    left = listed(containers)
+    assert "north-1" not in left
+    assert left["north-2"]["status"] == "online"
+
+    assert containers("nodes", "name", left["north-2"]["key"][:20], "north").returncode == 0
+    DockerClient().container.stop(two)
+    assert wait_until(lambda: listed(containers)["north"]["status"] == "offline", "the node has left", PATIENCE)
+    assert containers("nodes", "remove", "north").returncode == 0
+    assert sorted(node["partition-id"] for node in listed(containers).values()) == ["0", "1"]

@@ -85,7 +85,7 @@ def torch() -> float:
     )
     data = library.utils.data.TensorDataset(images, library.tensor(y).long())
     loader = library.utils.data.DataLoader(data, batch_size=100, num_workers=1)
-    return _train_torch(model, lambda model, batch: model(batch[0]), lambda batch: batch[1], loader)
+    return _train_torch(model, lambda model, inputs: model(inputs), loader)
 
 
 def transformers() -> float:
@@ -99,7 +99,7 @@ def transformers() -> float:
     model = library.BertForSequenceClassification(config)
     tokens = torch.randint(0, 50, (200, 8))
     batches = [(tokens[start : start + 50], tokens[start : start + 50, 0] % 2) for start in range(0, 200, 50)]
-    return _train_torch(model, lambda model, batch: model(batch[0]).logits, lambda batch: batch[1], batches)
+    return _train_torch(model, lambda model, inputs: model(inputs).logits, batches)
 
 
 def _assert_cuda_survives() -> None:
@@ -125,13 +125,16 @@ def _train_keras(x: Any, y: Any) -> float:
     return float(model.fit(x, y, batch_size=100, epochs=2, verbose=0).history["loss"][-1])
 
 
-def _train_torch(model: Any, predict: Any, labels: Any, batches: Any) -> float:
+def _train_torch(model: Any, predict: Any, batches: Any) -> float:
+    """Train on batches of inputs and labels; on the GPU if there is one."""
     torch: Any = import_module("torch")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
     optimizer = torch.optim.Adam(model.parameters())
     loss: Any = None
-    for batch in batches:
+    for inputs, labels in batches:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(predict(model, batch), labels(batch))
+        loss = torch.nn.functional.cross_entropy(predict(model, inputs.to(device)), labels.to(device))
         loss.backward()
         optimizer.step()
     return float(loss.item())

@@ -7,6 +7,8 @@ only after the SuperLink has registered its public key.
 In a cluster k is a slot, and the nodes of the cluster share no folder. They and the SuperLink share a secret, the seed.
 Each slot derives its key from the seed, so a task or a pod that replaces another is the same node to the SuperLink. The
 SuperLink admits the keys of the seed by itself. See docs/decisions/0030-partitions-from-the-superlink.md.
+
+A node that has joined from another machine has the only key on its volume, with `JOINED_NUMBER`.
 """
 
 import base64
@@ -30,6 +32,8 @@ from bouquet.errors import FleetError, SettingError
 from bouquet.files import write_if_changed
 from bouquet.polling import poll_until
 
+JOINED_NUMBER = 0
+"""The number of the key of a node that has joined from another machine: no other node has a key on its volume."""
 IDENTITY_POLL_SECONDS = 0.2
 SEED_FILE = "BOUQUET_SEED_FILE"
 MIN_SEED_BYTES = 32
@@ -88,22 +92,21 @@ def fingerprint(public_key_pem: bytes) -> str:
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
-def write_identity(identities: Path, partition_id: int, private_key: bytes) -> None:
-    """Write a partition's private key where its SuperNode reads it."""
-    write_if_changed(key_path(identities, partition_id), private_key, 0o600)
+def write_identity(identities: Path, number: int, private_key: bytes) -> None:
+    """Write the private key with a number where its SuperNode reads it."""
+    write_if_changed(key_path(identities, number), private_key, 0o600)
 
 
-def wait_for_identity(identities: Path, partition_id: int, timeout_seconds: float) -> Path:
-    """Return the path of a partition's private key, once the key and the CA's certificate exist.
+def wait_for_identity(identities: Path, number: int, timeout_seconds: float) -> Path:
+    """Return the path of the private key with a number, once the key and the CA's certificate exist.
 
     Raises:
         FleetError: They did not appear in time.
     """
-    key = key_path(identities, partition_id)
+    key = key_path(identities, number)
     if not poll_until(lambda: key.exists() and (identities / CA).exists(), timeout_seconds, IDENTITY_POLL_SECONDS):
         raise FleetError(
-            f"SUPERLINK_MAX_WAIT={timeout_seconds:g}: no key for partition-id {partition_id} in {identities} after "
-            f"{timeout_seconds:g} s",
+            f"SUPERLINK_MAX_WAIT={timeout_seconds:g}: no key {key.name} in {identities} after {timeout_seconds:g} s",
             "enrol this SuperNode: docker compose up does so with its service `setup`; for a SuperNode on another "
             "machine: make join-command",
         )

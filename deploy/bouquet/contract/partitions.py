@@ -40,6 +40,10 @@ class ReportedPartitions:
         self._lock = threading.Lock()
         self._partition_ids = read_partition_ids(run_dir)
 
+    def of(self, node_id: int) -> int | None:
+        """Return the partition that a node has reported last; None if it has reported none."""
+        return self._partition_ids.get(node_id)
+
     def record(self, node_id: int, partition_id: int) -> None:
         """Record which partition a node holds; costs nothing if that is known already.
 

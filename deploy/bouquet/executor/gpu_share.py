@@ -2,7 +2,8 @@
 
 The node's entry point has set `BOUQUET_GPU`, the assigned GPU, and `BOUQUET_GPU_MEMORY_MIB`, how much of its memory
 each process may allocate; and the variables that do the same for JAX (`bouquet.gpu.plan.environment`). TensorFlow and
-PyTorch have no variable that holds for all their releases and apps, so this module calls them.
+PyTorch have no variable that holds for all their releases and apps, so this module calls them. It keeps JAX from
+computing on the CPU in place of the GPU.
 
 Nothing here initializes CUDA: only an app's first operation does.
 """
@@ -10,6 +11,8 @@ Nothing here initializes CUDA: only an app's first operation does.
 import os
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import Any
 
 from bouquet.errors import SettingError
@@ -56,7 +59,7 @@ class GpuShare:
                 unseen.append(_NAMES[name])
                 continue
             self._done.add(name)
-            self._is_seen |= outcome != CPU_BUILD
+            self._is_seen |= outcome != CPU_BUILD and name in _CHECKED
             if self._report:
                 LOGGER.info("%s on %s: %s", _NAMES[name], self._gpu, outcome)
         if unseen and not self._is_seen:  # otherwise the app may use the framework that sees it
@@ -114,5 +117,29 @@ def prepare_torch(torch: Any, gpu: str, limit_mib: int) -> str:
     return f"at most {limit_mib} MiB"
 
 
-_PREPARE: dict[str, Callable[[Any, str, int], str]] = {"tensorflow": prepare_tensorflow, "torch": prepare_torch}
-_NAMES = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
+def prepare_jax(jax: Any, gpu: str, limit_mib: int) -> str:
+    """Have JAX fail where it cannot use its CUDA plugin; return what the environment has set, for people.
+
+    By itself JAX would compute on the CPU, with a warning. A choice of platforms by the app is left as it is.
+    """
+    if not _has_cuda_plugin():
+        return CPU_BUILD
+    if not jax.config.jax_platforms:
+        jax.config.update("jax_platforms", "cuda,cpu")  # the app's first operation fails if one cannot be used
+    return f"at most {limit_mib} MiB" if limit_mib else "JAX's own limit, allocated as needed"
+
+
+def _has_cuda_plugin() -> bool:
+    spec = find_spec("jax_plugins")
+    folders = spec.submodule_search_locations if spec else None
+    return any(module.name.startswith("xla_cuda") for module in iter_modules(folders or ()))
+
+
+_PREPARE: dict[str, Callable[[Any, str, int], str]] = {
+    "tensorflow": prepare_tensorflow,
+    "torch": prepare_torch,
+    "jax": prepare_jax,
+}
+_NAMES = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}
+_CHECKED = ("tensorflow", "torch")
+"""The frameworks that say whether they see the GPU before the app computes."""

@@ -25,6 +25,7 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -127,7 +128,7 @@ class Zygote:
         sys.stderr.flush()
         child = _Child(request["worker"], oom_kills())
         try:
-            pid = os.fork()
+            pid = _fork_quietly()
         except OSError as error:
             os.close(descriptor)
             self._executor.send({"exited": child.number, "error": f"could not be started: {error}"})
@@ -192,6 +193,13 @@ class Zygote:
             time.sleep(REAP_POLL_SECONDS)
         for pid in self._children:
             _kill_group(pid)
+
+
+def _fork_quietly() -> int:
+    """Fork as `os.fork` does. Python 3.12 warns of threads, also of native ones such as OpenBLAS's, which are safe."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        return os.fork()
 
 
 def _kill_group(pid: int) -> None:

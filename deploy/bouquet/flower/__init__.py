@@ -28,6 +28,7 @@ superlink_events      what the parts of one SuperLink share
 fleet_servicer        its Fleet API, for SuperNodes
 superlink_runtime     its Runtime API, for ServerApp processes and the executor
 control_servicer      its Control API, for the `flwr` command
+fleet_describer       its service next to that API: names, partitions and kinds of nodes
 link_state            its state: Flower's, but for messages and objects
 message_state         its messages, in memory and in files
 object_files          their objects, likewise
@@ -51,7 +52,7 @@ strategy_start        one call of a strategy's `start`: rounds, deadlines, bad r
 sampling              which nodes a strategy samples from, and how many it may ask for
 reply_check           which replies a strategy can average
 array_files           the arrays of the replies that it holds, in files
-control_client        the client of the Control API: list and register nodes
+control_client        the client of the Control API, and of the service next to it
 follow_run            a run's log to its end, across restarts of the SuperLink
 app_fab               an app's folder as `flwr build` packs it
 stock                 Flower's own SuperLink and SuperNode, unchanged (EXECUTOR=stock)

@@ -18,6 +18,7 @@ from flwr.proto.control_pb2 import (
     StartRunRequest,
     StopRunRequest,
     StreamLogsRequest,
+    UnregisterNodeRequest,
 )
 from flwr.proto.control_pb2_grpc import ControlStub
 from flwr.proto.node_pb2 import NodeInfo
@@ -27,6 +28,7 @@ from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 
+from bouquet.contract.fleet_service import DESCRIBE, NAME_NODE, SERVICE, decode, encode
 from bouquet.errors import FleetError
 from bouquet.flower.channels import open_channel
 from bouquet.runtime.grpc_proxy import through
@@ -85,6 +87,36 @@ class KnownRun:
     submitted: float
 
 
+@dataclass(frozen=True)
+class NodeDescription:
+    """What the SuperLink knows of a node beyond Flower's API.
+
+    Attributes:
+        name: Its name; empty if it was given none.
+        partition_id: The partition that it holds; None if it holds none.
+        kind: `local`, `slot` (of a cluster) or `joined` (from another machine); empty before its first call.
+        online: Whether it is online.
+    """
+
+    name: str
+    partition_id: int | None
+    kind: str
+    online: bool
+
+
+@dataclass(frozen=True)
+class FleetDescription:
+    """What the SuperLink knows of its fleet beyond Flower's API.
+
+    Attributes:
+        num_partitions: The number of partitions; None if it is unknown.
+        nodes: The nodes by id, without those that were removed.
+    """
+
+    num_partitions: int | None
+    nodes: dict[int, NodeDescription]
+
+
 class ControlClient:
     """A connection to a SuperLink's Control API; leaving the `with` block closes it."""
 
@@ -126,14 +158,14 @@ class ControlClient:
         nodes = self._list_nodes(timeout=SETUP_SECONDS, wait_for_ready=True)
         return {node.public_key: node.node_id for node in nodes if node.status != NodeStatus.UNREGISTERED}
 
-    def register(self, public_key: bytes) -> bool:
-        """Allow a node to take part; wait for a SuperLink that is starting.
+    def register(self, public_key: bytes) -> int | None:
+        """Allow a node to take part, and return its id; wait for a SuperLink that is starting.
 
         Args:
             public_key: The node's public key, in PEM.
 
         Returns:
-            False if the SuperLink has the key already. It never accepts the key of a node that was removed.
+            None if the SuperLink has the key already. It never accepts the key of a node that was removed.
 
         Raises:
             ControlApiError: The SuperLink refused the key for another reason, or did not answer within 60 s.
@@ -143,9 +175,56 @@ class ControlClient:
             response = self._call(self._stub.RegisterNode, request, timeout=SETUP_SECONDS, wait_for_ready=True)
         except ControlApiError as error:
             if "in use" in error.details.lower():
-                return False
+                return None
             raise
-        return bool(response.node_id)
+        return int(response.node_id) or None
+
+    def unregister(self, node_id: int, seconds: float) -> None:
+        """Remove a node, whose key is never accepted again.
+
+        Args:
+            node_id: The node.
+            seconds: How long to wait for the answer.
+
+        Raises:
+            ControlApiError: The SuperLink does not know the node, or did not answer in time.
+        """
+        self._call(self._stub.UnregisterNode, UnregisterNodeRequest(node_id=node_id), timeout=seconds)
+
+    def describe(self, seconds: float) -> FleetDescription:
+        """Return what the SuperLink knows of its fleet beyond Flower's API; a stock SuperLink knows nothing more.
+
+        Args:
+            seconds: How long to wait for the answer.
+
+        Raises:
+            ControlApiError: The SuperLink cannot be reached, or did not answer in time.
+        """
+        try:
+            answer = self._call(self._method(DESCRIBE), {}, timeout=seconds)
+        except ControlApiError as error:
+            if error.code != "UNIMPLEMENTED":
+                raise
+            return FleetDescription(None, {})
+        nodes = {
+            int(node["node-id"]): NodeDescription(node["name"], node["partition-id"], node["kind"], node["online"])
+            for node in answer["nodes"]
+        }
+        return FleetDescription(answer["num-partitions"], nodes)
+
+    def name_node(self, node_id: int, name: str, seconds: float) -> None:
+        """Name a node.
+
+        Args:
+            node_id: The node.
+            name: Its name, which must fit `bouquet.contract.fleet_service.NAME`.
+            seconds: How long to wait for the answer.
+
+        Raises:
+            ControlApiError: The name is taken (`ALREADY_EXISTS`), there is no such node (`NOT_FOUND`), or the
+                SuperLink did not answer in time.
+        """
+        self._call(self._method(NAME_NODE), {"node-id": str(node_id), "name": name}, timeout=seconds)
 
     def start_run(self, fab: bytes, run_config: str, seconds: float) -> int:
         """Submit a run of an app, as `flwr run` does, and return the run's id.
@@ -220,6 +299,13 @@ class ControlClient:
                 yield part.log_output, part.latest_timestamp
         except grpc.RpcError as error:
             raise self._error(error) from error
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        """Return a method of the service that Flower's API lacks."""
+        method: Callable[..., Any] = self._channel.unary_unary(
+            f"/{SERVICE}/{name}", request_serializer=encode, response_deserializer=decode
+        )
+        return method
 
     def _list_nodes(self, **options: Any) -> list[KnownNode]:
         nodes = self._call(self._stub.ListNodes, ListNodesRequest(), **options).nodes_info

@@ -1,6 +1,6 @@
 """The Control API, which the `flwr` command calls: it announces new and stopped runs, and streams logs as they come."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from logging import INFO
 from typing import cast
 
@@ -34,10 +34,13 @@ class EventControlServicer(ControlServicer):
         artifact_provider: ArtifactProvider | None,
         fleet_api_type: str | None,
         events: SuperLinkEvents,
+        on_node_removed: Callable[[int], None] = lambda node_id: None,
     ) -> None:
+        """Prepare the API; `on_node_removed` is called with the id of a node that is no longer admitted."""
         super().__init__(linkstate_factory, objectstore_factory, authn_plugin, artifact_provider, fleet_api_type)
         self._states = linkstate_factory
         self._events = events
+        self._on_node_removed = on_node_removed
 
     def StartRun(
         self, request: control_pb2.StartRunRequest, context: grpc.ServicerContext
@@ -55,6 +58,14 @@ class EventControlServicer(ControlServicer):
         if response.success:
             self._events.end_run(request.run_id)
             self._events.on_run_ended(request.run_id)
+        return response
+
+    def UnregisterNode(
+        self, request: control_pb2.UnregisterNodeRequest, context: grpc.ServicerContext
+    ) -> control_pb2.UnregisterNodeResponse:
+        """Remove a node, whose key is never accepted again, and cut it off if it is online."""
+        response = super().UnregisterNode(request, context)
+        self._on_node_removed(request.node_id)
         return response
 
     def StreamLogs(

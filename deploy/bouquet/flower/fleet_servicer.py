@@ -26,6 +26,7 @@ from bouquet.flower.link_state import StateFactory
 from bouquet.flower.messages import with_message_id
 from bouquet.flower.object_files import ObjectFilesFactory
 from bouquet.flower.superlink_events import SuperLinkEvents, end_key, missing_objects, node_key, replies_key
+from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import NoPartitionError, Origin, PartitionMap
 
 NODE_HOLD_SECONDS = 20.0  # of a PullMessages without a message
@@ -43,6 +44,7 @@ class EventFleetServicer(FleetServicer):
         events: SuperLinkEvents,
         run_dir: Path,
         partitions: PartitionMap,
+        records: NodeRecords,
         seed: bytes | None = None,
     ) -> None:
         """Prepare the API.
@@ -54,6 +56,7 @@ class EventFleetServicer(FleetServicer):
             events: The events of this SuperLink.
             run_dir: The SuperLink's run folder.
             partitions: Which node holds which partition.
+            records: The names and kinds of nodes.
             seed: The secret from which the nodes of a cluster derive their keys; None outside of a cluster.
         """
         super().__init__(state_factory, objectstore_factory, enable_supernode_auth)
@@ -61,6 +64,7 @@ class EventFleetServicer(FleetServicer):
         self._events = events
         self._run_dir = run_dir
         self._partitions = partitions
+        self._records = records
         self._seed = seed
         self._pulls: dict[int, object] = {}  # the newest PullMessages of each node
 
@@ -123,6 +127,9 @@ class EventFleetServicer(FleetServicer):
         def is_superseded() -> bool:  # the node has called again, so nobody waits for this answer
             return self._pulls[node_id] is not this_pull
 
+        def is_removed() -> bool:
+            return node_id in self._events.removed
+
         def has_message() -> bool:
             return bool(deliveries.complete(key)) and not deliveries.incomplete(key)
 
@@ -130,12 +137,14 @@ class EventFleetServicer(FleetServicer):
             hold(
                 notifier,
                 key,
-                lambda: is_challenged() or is_superseded() or has_message(),
+                lambda: is_challenged() or is_superseded() or is_removed() or has_message(),
                 NODE_HOLD_SECONDS,
                 context,
             )
         if is_superseded() or is_challenged():
             return fleet_pb2.PullMessagesResponse()
+        if is_removed():
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "The node was removed")  # its next call is refused like this
         response = super().PullMessages(request, context)
         delivered = [message.metadata.message_id for message in response.messages_list]
         deliveries.forget(key, delivered or deliveries.complete(key))
@@ -201,8 +210,10 @@ class EventFleetServicer(FleetServicer):
 
     def _admit(self, node_id: int, context: grpc.ServicerContext) -> None:
         """Note which partition a node holds, or tell it in the metadata of the answer; a stock SuperNode ignores it."""
+        origin = Origin.of(dict(context.invocation_metadata() or ()))
         try:
-            assigned = self._partitions.admit(node_id, Origin.of(dict(context.invocation_metadata() or ())))
+            self._records.note_kind(node_id, origin.kind)
+            assigned = self._partitions.admit(node_id, origin)
         except OSError as error:
             log(WARNING, "The partition-id of SuperNode %s cannot be written: %s", node_id, error)
             return

@@ -61,6 +61,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.proto.control_pb2.StartRunRequest",
         "flwr.proto.control_pb2.StopRunRequest",
         "flwr.proto.control_pb2.StreamLogsRequest",
+        "flwr.proto.control_pb2.UnregisterNodeRequest",
         "flwr.proto.control_pb2_grpc.ControlStub",
         "flwr.proto.node_pb2.NodeInfo",
         "flwr.proto.run_pb2.Run",
@@ -130,6 +131,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.run.Run",
         "flwr.supercore.run.RunNotRunningException",
     ),
+    "fleet_describer": ("flwr.supercore.constant.NodeStatus",),
     "fleet_servicer": (
         "flwr.common.constant.ErrorCode",
         "flwr.common.constant.NOOP_ACCOUNT_NAME",

@@ -42,6 +42,7 @@ class SuperLinkEvents:
         notifier: Wakes the calls that wait for an event.
         deliveries: Which messages for nodes and which replies for ServerApps are complete.
         liveness: Which nodes still call.
+        removed: The ids of the nodes that were removed while calls of theirs may be held.
         offline_count: How many times a node went offline.
         is_responsive: Returns True once the SuperLink's state answers; waits for ever if it has deadlocked.
         on_serving: See `__init__`.
@@ -65,6 +66,7 @@ class SuperLinkEvents:
         self.notifier = KeyedNotifier()
         self.deliveries = DeliveryTracker(self.notifier, expiry_seconds=OBJECT_PUSH_SESSION_TTL_SECONDS)
         self.liveness = Liveness(self.notifier)
+        self.removed: set[int] = set()
         self.offline_count = 0
         self.is_responsive: Callable[[], bool] = lambda: True
         self.on_serving = on_serving
@@ -90,6 +92,12 @@ class SuperLinkEvents:
         self.offline_count += 1
         for run_id in messages.runs_waiting_for(node_id):
             self.notifier.notify(replies_key(run_id))
+
+    def notify_removed(self, messages: MessageState, node_id: int) -> None:
+        """Have the held calls of a node that was removed refused, and wake the ServerApps that wait for it."""
+        self.removed.add(node_id)
+        self.notifier.notify(node_key(node_id))
+        self.notify_offline(messages, node_id)
 
     def end_run(self, run_id: int) -> None:
         """Wake all calls that wait for something of a run that has ended."""

@@ -7,6 +7,7 @@ the open-source release has no add-ons, and that API has no route that streams l
 """
 
 import signal
+from contextlib import suppress
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from flwr.superlink.servicer.control.control_account_auth_interceptor import Con
 from bouquet.flower.control_http import ControlHttp
 from bouquet.flower.control_port import ControlPort
 from bouquet.flower.control_servicer import EventControlServicer
+from bouquet.flower.fleet_describer import FleetDescriber
 from bouquet.flower.fleet_servicer import EventFleetServicer
 from bouquet.flower.link_state import StateFactory
 from bouquet.flower.message_files import MessageFiles
@@ -42,6 +44,7 @@ from bouquet.flower.object_files import ObjectFilesFactory
 from bouquet.flower.superlink_events import SuperLinkEvents
 from bouquet.flower.superlink_runtime import EventRuntimeServicer
 from bouquet.flower.version import check_version
+from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import PartitionMap
 
 LOOPBACK = "127.0.0.1:0"
@@ -59,6 +62,7 @@ class EventLifespan(SuperLinkLifespan):
         *,
         run_dir: Path,
         partitions: PartitionMap,
+        records: NodeRecords,
         seed: bytes | None = None,
         control_socket: str | None = None,
         first: bool,
@@ -72,12 +76,14 @@ class EventLifespan(SuperLinkLifespan):
             events: The events of this SuperLink, shared by its servicers and the caller.
             run_dir: The container's run folder, which has the files of `bouquet.contract.partitions`.
             partitions: Which node holds which partition.
+            records: The names and kinds of nodes.
             seed: The secret from which the nodes of a cluster derive their keys; None outside of a cluster.
             control_socket: Where the Control API listens in place of `config.control_address`: `unix:` and a path.
             first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
         """
         super().__init__(config, states)
         self._states = states
+        self._records = records
         self._objects = objects
         self._events = events
         self._run_dir = run_dir
@@ -113,6 +119,14 @@ class EventLifespan(SuperLinkLifespan):
             self._partitions.gone(node_id, ended=False)
             self._events.notify_offline(state.messages, node_id)
 
+    def _on_node_removed(self, node_id: int) -> None:
+        """Free the name and the partition of a node that was removed, and answer its held calls."""
+        with suppress(OSError):  # a full disk is no reason to keep the node
+            self._records.forget(node_id)
+        with suppress(OSError):
+            self._partitions.remove(node_id)
+        self._events.notify_removed(self._states.state().messages, node_id)
+
     def _start_control_api(self) -> None:
         """Start the API for the `flwr` command, over gRPC as Flower's `run_control_api_grpc` does, and over HTTP."""
         config = self.config
@@ -123,6 +137,7 @@ class EventLifespan(SuperLinkLifespan):
             config.artifact_provider,
             config.fleet_api_type,
             self._events,
+            self._on_node_removed,
         )
         server = generic_create_grpc_server(
             servicer_and_add_fn=(servicer, add_ControlServicer_to_server),
@@ -133,6 +148,8 @@ class EventLifespan(SuperLinkLifespan):
                 create_control_runtime_version_server_interceptor(),
             ],
         )
+        description = FleetDescriber(self._states, self._partitions, self._records)
+        server.add_generic_rpc_handlers((description.handler(),))
         server.start()
         self.grpc_servers.append(server)
         self.control_port = ControlPort(
@@ -185,6 +202,7 @@ class EventLifespan(SuperLinkLifespan):
             self._events,
             self._run_dir,
             self._partitions,
+            self._records,
             self._seed,
         )
         server = generic_create_grpc_server(
@@ -209,6 +227,7 @@ def create_lifespan(
     *,
     run_dir: Path,
     partitions: PartitionMap,
+    records: NodeRecords,
     seed: bytes | None = None,
     control_socket: str | None = None,
     first: bool,
@@ -235,6 +254,7 @@ def create_lifespan(
         events,
         run_dir=run_dir,
         partitions=partitions,
+        records=records,
         seed=seed,
         control_socket=control_socket,
         first=first,
@@ -247,6 +267,7 @@ def run_superlink(
     *,
     run_dir: Path,
     partitions: PartitionMap,
+    records: NodeRecords,
     seed: bytes | None = None,
     control_socket: str | None = None,
     first: bool = True,
@@ -258,6 +279,7 @@ def run_superlink(
         files: Where messages are kept for the process that replaces this one after a crash.
         run_dir: The container's run folder, which has the files of `bouquet.contract.partitions`.
         partitions: Which node holds which partition.
+        records: The names and kinds of nodes.
         seed: The secret from which the nodes of a cluster derive their keys; None outside of a cluster.
         control_socket: Where the Control API listens in place of its address: `unix:` and a path.
         first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
@@ -275,6 +297,7 @@ def run_superlink(
             files,
             run_dir=run_dir,
             partitions=partitions,
+            records=records,
             seed=seed,
             control_socket=control_socket,
             first=first,

@@ -14,7 +14,7 @@ from bouquet.gpu.plan import Device, Share
 from bouquet.probing import probe
 from bouquet.settings.gpu_settings import GpuSettings
 
-QUERY = ("--query-gpu=index,name,memory.total,mig.mode.current", "--format=csv,noheader,nounits")
+QUERY = ("--query-gpu=index,name,memory.total,memory.reserved,mig.mode.current", "--format=csv,noheader,nounits")
 DRIVER_HINT = (
     "restart NVIDIA's driver or the machine (a driver that is only slow: nvidia-smi -pm 1), or use the CPU: GPUS=none"
 )
@@ -124,7 +124,8 @@ def find() -> tuple[tuple[Device, ...], str]:
 def parse(queried: str, listed: str) -> tuple[Device, ...]:
     """Return the devices in the output of `nvidia-smi --query-gpu` and `nvidia-smi -L`.
 
-    A GPU in MIG mode counts as its slices. The memory of a slice is the size in its profile's name, in GB.
+    A GPU has the memory that CUDA shows, without what the driver reserves for itself. A GPU in MIG mode counts as its
+    slices. The memory of a slice is the size in its profile's name, in GB.
 
     Raises:
         HostError: nvidia-smi does not report a GPU's memory.
@@ -134,11 +135,11 @@ def parse(queried: str, listed: str) -> tuple[Device, ...]:
     for row in queried.splitlines():
         if not row.strip():
             continue
-        index, name, memory, mig = (cell.strip() for cell in row.split(","))
+        index, name, memory, reserved, mig = (cell.strip() for cell in row.split(","))
         if mig == "Enabled":
             devices += slices.get(index, [])
         elif memory.isdigit():
-            devices.append(Device(index, int(memory), name))
+            devices.append(Device(index, int(memory) - (int(reserved) if reserved.isdigit() else 0), name))
         else:
             raise HostError(
                 f"GPU {index} ({name}): nvidia-smi reports its memory as {memory}",

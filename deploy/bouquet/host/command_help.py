@@ -61,7 +61,7 @@ MEANINGS = {
     "NODE_CONFIG": "keys of the node config, for all nodes: 'site=\"north\" db-port=5432'",
     "NODE_CONFIG_FILE": "TOML file with keys of the node config; a table [3] is for the node with partition-id 3",
     "PARTITION_CACHE_GIB": "GiB for decoded partitions; the longest unused are removed first; 0: no limit",
-    "PARTITION_ID": "partition of the new node; not set: the next one",
+    "PARTITION_ID": "the only partition that the new node may hold; not set: the SuperLink chooses",
     "RESULTS": "folder for results; not set: results in the checkout",
     "RUN_CONFIG": "overrides of the app's run-config; --run-config wins over it",
     "SUPERLINK_NAMES": "names by which other machines reach this one; the first is in the join command",
@@ -246,15 +246,27 @@ HELP = {
         (SettingError, HostError),
     ),
     "join-command": CommandHelp(
-        "enrol a SuperNode for another machine, print the command that starts it",
-        "Enrol a new SuperNode and print the shell command that starts it on another machine with Docker. The command\n"
-        "contains the node's private key: keep it secret. It needs the image there. Each call enrols another node.",
+        "enrol SuperNodes for another machine, print the command that starts them",
+        "Enrol new SuperNodes and print what starts them elsewhere: a command for Docker or Podman, or a manifest for\n"
+        "kubectl. It contains the nodes' private keys: keep it secret. It needs the image there. Each call enrols\n"
+        "other nodes. The SuperLink gives each of them a partition, in addition to those of SUPERNODES.",
         (
-            *("SUPERLINK_NAMES", "FLEET_BIND", "FLEET_PORT", "CONTROL_PORT", "PARTITION_ID", "SUPERNODES", "TAG"),
+            *("SUPERLINK_NAMES", "FLEET_BIND", "FLEET_PORT", "CONTROL_PORT", "PARTITION_ID"),
             *("NODE_CONFIG", "NODE_CONFIG_FILE"),
         ),
         "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet up\n"
-        "SUPERLINK_NAMES=fleet.example.org FLEET_BIND=0.0.0.0 bouquet join-command | ssh MACHINE sh",
+        "bouquet join-command --nodes 2 --name north | ssh MACHINE sh\n"
+        "bouquet join-command --engine kubernetes --image registry.example.org/supernode:1 | kubectl apply -f -",
+        (SettingError, FleetError),
+    ),
+    "nodes": CommandHelp(
+        "list all nodes of the fleet; name, remove or revoke one",
+        "Print a line for each node that the SuperLink knows, also those on other machines or offline:\n"
+        "its name, node-id, partition-id, status, site, age of the last heartbeat, and its key's fingerprint. NODE is\n"
+        "a name, a node-id, or the start of a fingerprint. A node that was removed or revoked never comes back.",
+        (*_ALL_FLEETS, "CONTROL_PORT"),
+        "bouquet nodes\nbouquet nodes name 7203948571029384756 site-north\nbouquet nodes remove site-north\n"
+        "bouquet nodes revoke SHA256:bn1SCgaP",
         (SettingError, FleetError),
     ),
 }

@@ -32,7 +32,9 @@ from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.choose import choose_fleet
 from bouquet.host.fleet.processes import ProcessFleet
 from bouquet.host.interrupts import explains_interrupt
+from bouquet.host.join import JoinOptions
 from bouquet.host.kubernetes import OPTION, KubernetesRelease
+from bouquet.host.nodes import NodeChange, change_node, list_nodes, nodes_table
 from bouquet.host.packages.package_list import UNKNOWN, PackageList, image_tag, package_list
 from bouquet.host.results_folder import check_results
 from bouquet.host.run import NOTHING_SUBMITTED, submit
@@ -218,16 +220,27 @@ def bundle(settings: HostSettings, output: Path | None, cache: Path | None) -> N
             say(line)
 
 
-def join_command(settings: HostSettings) -> None:
-    """Enrol a SuperNode for another machine, and print the command that starts it there."""
-    join.fleet_address(settings)
+def join_command(settings: HostSettings, joining: JoinOptions) -> None:
+    """Enrol SuperNodes for another machine, and print what starts them there."""
+    join.check_options(settings, joining)
     fleet = choose_fleet(settings)[0]
-    certificate = fleet.root_certificate()
-    if certificate is not None:
-        tag = image_tag(settings.tag, fleet.packages() or UNKNOWN)
-        command, summary_line = join.enrol_remote_node(replace(settings, tag=tag), certificate)
-        sys.stderr.write(f"bouquet: {summary_line}\n")
-        print(command)
+    endpoint = Endpoint.of(fleet, settings.control_port)
+    tag = fleet.tag() or image_tag(settings.tag, fleet.packages() or UNKNOWN)
+    started_by, lines = join.enrol_remote_nodes(settings, joining, endpoint, tag)
+    for line in lines:
+        sys.stderr.write(f"bouquet: {line}\n")
+    print(started_by)
+
+
+def nodes(settings: HostSettings, change: NodeChange | None = None) -> None:
+    """List all nodes that the SuperLink knows; name, remove or revoke one."""
+    fleet = choose_fleet(settings)[0]
+    endpoint = Endpoint.of(fleet, settings.control_port)
+    if change is None:
+        print(nodes_table(list_nodes(endpoint, fleet)))
+        return
+    for line in change_node(endpoint, fleet, change):
+        say(line)
 
 
 def dataset(settings: HostSettings, *names: str) -> None:
@@ -240,7 +253,10 @@ def dataset(settings: HostSettings, *names: str) -> None:
 
 COMMANDS: dict[str, Callable[..., object]] = {
     command.__name__.replace("_", "-"): command
-    for command in (run, up, down, logs, status, doctor, gpus, results, connection, join_command, bundle, dataset)
+    for command in (
+        *(run, up, down, logs, status, doctor, gpus, results, connection),
+        *(join_command, nodes, bundle, dataset),
+    )
 }
 
 
@@ -292,6 +308,13 @@ def make_parser() -> argparse.ArgumentParser:
             )
         if name == "dataset":
             command.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the hub, or NAME:CONFIG")
+        if name == "join-command":
+            command.add_argument("--nodes", type=int, default=1, metavar="N", help="how many nodes; default: 1")
+            command.add_argument("--engine", choices=join.ENGINES, default="docker", help="default: docker")
+            command.add_argument("--name", help="name of the node, or NAME-1 and so on; default: from its key")
+            command.add_argument("--image", help="the image there; default: the name of this fleet's image")
+        if name == "nodes":
+            _add_changes(command)
         if name == "run":
             command.add_argument(
                 "--run-config",
@@ -300,6 +323,19 @@ def make_parser() -> argparse.ArgumentParser:
                 help="overrides of the app's run-config, as `flwr run --run-config` takes them; wins over RUN_CONFIG",
             )
     return parser
+
+
+def _add_changes(command: argparse.ArgumentParser) -> None:
+    node = "a node's name, its id, or the start of its key's fingerprint"
+    actions = command.add_subparsers(dest="action", metavar="CHANGE", title="changes; without one, list the nodes")
+    naming = actions.add_parser("name", help="name a node")
+    naming.add_argument("node", metavar="NODE", help=node)
+    naming.add_argument("new_name", metavar="NAME", help="at most 40 lower-case letters, digits and -")
+    for action, text in (
+        ("remove", "remove a node that has left for good; its key is never accepted again"),
+        ("revoke", "never accept the key of a node again; one that is online is cut off at once"),
+    ):
+        actions.add_parser(action, help=text).add_argument("node", metavar="NODE", help=node)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -318,6 +354,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
     options = {name: getattr(parsed, name) for name in ("output", "cache", "kubernetes") if name in parsed}
+    if parsed.command == "join-command":
+        options["joining"] = JoinOptions(parsed.nodes, parsed.engine, parsed.name, parsed.image)
+    if getattr(parsed, "action", None) is not None:
+        options["change"] = NodeChange(parsed.action, parsed.node, getattr(parsed, "new_name", ""))
     COMMANDS[parsed.command](settings, *getattr(parsed, "names", ()), **options)
 
 

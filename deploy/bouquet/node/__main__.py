@@ -10,7 +10,7 @@ import sys
 from functools import partial
 
 from bouquet.contract.fleet_size import read_partitions
-from bouquet.contract.keys import derive_key, key_path, read_seed, wait_for_identity, write_identity
+from bouquet.contract.keys import JOINED_NUMBER, derive_key, key_path, read_seed, wait_for_identity, write_identity
 from bouquet.contract.leases import lease_partition
 from bouquet.contract.tls_files import CA
 from bouquet.errors import SettingError, report_errors
@@ -53,8 +53,8 @@ def command_line(settings: SuperNodeSettings, partition_id: int, supernodes: int
 def acquire_slot(settings: SuperNodeSettings) -> tuple[int, int]:
     """Return the partition-id that this SuperNode holds until it ends, and the number of partitions.
 
-    In a cluster, and where it has joined from another machine, the SuperLink assigns the partition later. The number
-    then stands for the node's key, and the node does not share its machine's cores and GPUs with others of the fleet.
+    In a cluster, and where it has joined from another machine, the SuperLink assigns the partition later. The node then
+    does not share its machine's cores and GPUs with others of the fleet.
     """
     if settings.slot is not None:
         return settings.slot, 1
@@ -64,6 +64,11 @@ def acquire_slot(settings: SuperNodeSettings) -> tuple[int, int]:
     if settings.size_file is None:  # a fleet whose size does not change
         return lease_partition(leases, settings.supernodes, wanted, source), settings.supernodes
     return acquire_partition(leases, partial(read_partitions, settings.size_file), wanted, source)
+
+
+def key_number(settings: SuperNodeSettings, partition_id: int) -> int:
+    """Return the number of this SuperNode's key."""
+    return JOINED_NUMBER if settings.joined else partition_id
 
 
 def derive_identity(settings: SuperNodeSettings, slot: int) -> None:
@@ -94,7 +99,7 @@ def security(settings: SuperNodeSettings, partition_id: int) -> list[str]:
     identities = settings.directories.identities
     return [
         *("--root-certificates", str(identities / CA)),
-        *("--auth-supernode-private-key", str(key_path(identities, partition_id))),
+        *("--auth-supernode-private-key", str(key_path(identities, key_number(settings, partition_id)))),
     ]
 
 
@@ -117,14 +122,16 @@ def main() -> None:
     if settings.insecure:
         sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
     else:
-        wait_for_identity(settings.directories.identities, partition_id, settings.superlink_max_wait)
+        number = key_number(settings, partition_id)
+        wait_for_identity(settings.directories.identities, number, settings.superlink_max_wait)
     # TensorFlow starts a thread per core by default: ten nodes on one machine would compete for the cores.
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, str(settings.threads or share_of_cores(supernodes)))
     share, why = nvidia.share(settings.gpus, supernodes, partition_id)
     os.environ.update(plan.environment(share))
     device = str(share) if share else "CPU"
-    print(f"bouquet: partition-id {partition_id} computes on: {device} ({why})", flush=True)
+    who = "this node" if settings.joined else f"partition-id {partition_id}"
+    print(f"bouquet: {who} computes on: {device} ({why})", flush=True)
     exec_module("bouquet.node.serve_supernode", command_line(settings, partition_id, supernodes))
 
 

@@ -15,6 +15,8 @@ MAX_FAILURES = 5
 """Failures of nodes that one text names."""
 _MAX_REASON = 200  # characters
 _PARTITION = re.compile(r"partition-id \d+")
+_NOTES = ("----------", "For simplicity, JAX has removed its internal frames")
+"""Starts of lines that JAX adds below the message of its errors."""
 _NODE_PREFIX = re.compile(r"^(SuperNode \d+ \(partition-id \d+\)|partition-id \d+): ")
 
 
@@ -23,10 +25,12 @@ def failure_line(node_id: str, reason: str) -> str:
 
     Args:
         node_id: Its node id.
-        reason: Its error, which may name the partition and end with a traceback. The last line counts.
+        reason: Its error, which may name the partition and end with a traceback. The last line counts,
+            except for a note that JAX adds.
     """
     partition = _PARTITION.search(reason)
-    line = _NODE_PREFIX.sub("", (reason.strip().splitlines() or ["no reason"])[-1].strip())
+    lines = [line for line in reason.strip().splitlines() if not line.startswith(_NOTES)]
+    line = _NODE_PREFIX.sub("", (lines or ["no reason"])[-1].strip())
     if len(line) > _MAX_REASON:
         line = f"{line[: _MAX_REASON - 3]}..."
     return f"node {node_id}{f' ({partition[0]})' if partition else ''}: {line}"

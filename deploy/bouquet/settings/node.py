@@ -78,8 +78,9 @@ class SuperNodeSettings:
     def read(cls, environment: Environment = os.environ) -> Self:
         """Read the settings; raise `SettingError` for an impossible value."""
         file = size_file(environment)
-        size = MAX_SUPERNODES if file else supernodes(environment)
-        partition_id, source = _pinned_partition(environment, size)
+        joined = choice(environment, "BOUQUET_JOINED", ("0", "1")) == "1"
+        size = MAX_SUPERNODES if file or joined else supernodes(environment)
+        partition_id, source = _pinned_partition(environment, size, joined=joined)
         seed, ca = (text(environment, name, "") for name in (SEED_FILE, "BOUQUET_CA_FILE"))
         joined = choice(environment, "BOUQUET_JOINED", ("0", "1")) == "1"
         if (seed or joined) and choice(environment, "EXECUTOR", ("warm", "stock")) == "stock":
@@ -158,14 +159,15 @@ class ServingNodeSettings:
         )
 
 
-def _pinned_partition(environment: Environment, supernodes: int) -> tuple[int | None, str]:
+def _pinned_partition(environment: Environment, supernodes: int, *, joined: bool) -> tuple[int | None, str]:
     """Return the partition-id that this SuperNode is pinned to, and its setting; None for any free partition.
 
-    In order of precedence: PARTITION_ID, Swarm's task slot (which starts at 1), a Kubernetes StatefulSet's ordinal.
+    In order of precedence: PARTITION_ID, Swarm's task slot (which starts at 1), a Kubernetes StatefulSet's ordinal. The
+    slot of a joined node belongs to an engine of another site, and says nothing about this fleet's partitions.
     """
     if text(environment, "PARTITION_ID", ""):
         return whole_number(environment, "PARTITION_ID", 0, 0, supernodes - 1), "PARTITION_ID"
-    slot, source = _slot(environment)
+    slot, source = (None, "") if joined else _slot(environment)
     return slot, source or "PARTITION_ID"
 
 

@@ -16,6 +16,7 @@ from bouquet.flower.superlink_events import SuperLinkEvents
 from bouquet.flower.superlink_main import run_superlink
 from bouquet.runtime.health import keep_pulsing
 from bouquet.settings.superlink import FlowerProcessSettings
+from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import PartitionMap
 
 
@@ -59,6 +60,7 @@ def main() -> None:
         files,
         run_dir=options.run_dir,
         partitions=partitions,
+        records=NodeRecords(settings.directories.state),
         seed=settings.seed(),
         control_socket=settings.control_socket,
         first=options.first,

@@ -34,6 +34,7 @@ from bouquet.contract.partitions import (
 )
 from bouquet.files import write_atomically
 from bouquet.runtime.steady_clock import process_clock
+from bouquet.superlink import node_records
 
 ENDED_SECONDS = 30.0
 """A node that has ended in order counts for so long: time for a restart, or for a rolling update to replace it."""
@@ -82,6 +83,11 @@ class Origin:
     def is_assigned(self) -> bool:
         """Whether the SuperLink assigns the node's partition."""
         return self.joined or self.slot is not None
+
+    @property
+    def kind(self) -> str:
+        """The kind of the node."""
+        return node_records.JOINED if self.joined else node_records.LOCAL if self.slot is None else node_records.SLOT
 
 
 def _number(value: str | bytes | None) -> int | None:
@@ -176,6 +182,31 @@ class PartitionMap:
                 raise NoPartitionError(self._why_none(origin))
             self._reported.record(node_id, node.partition_id)
             return node.partition_id
+
+    def held_by(self, node_id: int, *, online: bool) -> int | None:
+        """Return the partition that a node holds; None if it holds none, or that is unknown.
+
+        Args:
+            node_id: The node.
+            online: Whether it is online. Of nodes that are offline, only those that are expected back hold one.
+        """
+        with self._lock:
+            node = self._nodes.get(node_id)
+        if node is not None:
+            return node.partition_id
+        return self._reported.of(node_id) if online else None
+
+    def remove(self, node_id: int) -> None:
+        """Forget a node that is no longer admitted; its partition is free at once.
+
+        Raises:
+            OSError: A file cannot be read or written; a later call of `update` tries again.
+        """
+        with self._lock:
+            node = self._nodes.pop(node_id, None)
+            if node is not None:
+                node.release()
+                self._update()
 
     def gone(self, node_id: int, *, ended: bool) -> None:
         """Note that a node went offline: it `ended` in order, or it was lost."""

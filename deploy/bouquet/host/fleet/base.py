@@ -52,6 +52,9 @@ class Fleet(Protocol):
         It is `package_list.UNKNOWN` for a fleet that an earlier version started.
         """
 
+    def tag(self) -> str | None:
+        """Return the tag of the running fleet's images; None where it has none."""
+
     def prepare(self, packages: PackageList) -> Iterator[str]:
         """Build or find what the fleet starts from; yield one line for each thing found or done.
 

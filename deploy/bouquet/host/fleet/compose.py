@@ -104,6 +104,12 @@ class ComposeFleet:
                 return UNKNOWN
             return list_digest((Path(scratch) / LIST).read_bytes())
 
+    def tag(self) -> str | None:
+        """Return the tag of the SuperLink's image, which that of the SuperNodes has, too."""
+        with docker_errors("the containers could not be listed"):
+            superlinks = self._compose.ps(["superlink"])
+        return str(superlinks[0].config.image).rpartition(":")[2] if superlinks else None
+
     def prepare(self, packages: PackageList) -> Iterator[str]:
         """Find or install Compose v2 and the base image, then build the images; unchanged layers are cached."""
         yield compose_plugin.ensure()

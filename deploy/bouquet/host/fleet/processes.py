@@ -79,6 +79,9 @@ class ProcessFleet:
         except FileNotFoundError:  # a fleet that an earlier version started
             return UNKNOWN
 
+    def tag(self) -> None:
+        """Processes have no images."""
+
     def prepare(self, packages: PackageList) -> Iterator[str]:
         """Report what the nodes compute on, then find or create the Python environment of the list."""
         yield from gpu.summary(*nvidia.shares(self._settings.gpus, self._settings.supernodes))

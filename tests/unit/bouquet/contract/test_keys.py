@@ -44,5 +44,5 @@ def test_a_supernode_waits_for_its_key_and_starts_once_it_is_there(tmp_path: Pat
 def test_a_missing_key_is_named_with_a_hint(tmp_path: Path) -> None:
     write_identity(tmp_path, 0, make_key())
     write_if_changed(tmp_path / CA, b"certificate")
-    with pytest.raises(FleetError, match="no key for partition-id 1 in .* after 0.3 s; .*make join-command"):
+    with pytest.raises(FleetError, match="no key node-1.key in .* after 0.3 s; .*make join-command"):
         wait_for_identity(tmp_path, 1, 0.3)

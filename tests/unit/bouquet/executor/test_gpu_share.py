@@ -3,13 +3,21 @@
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bouquet.errors import SettingError
-from bouquet.executor.gpu_share import CPU_BUILD, GpuShare, GpuUnseenError, prepare_tensorflow, prepare_torch
+from bouquet.executor.gpu_share import (
+    CPU_BUILD,
+    GpuShare,
+    GpuUnseenError,
+    prepare_jax,
+    prepare_tensorflow,
+    prepare_torch,
+)
 from bouquet.runtime.log import LOGGER
 
 GIB = 1 << 30
@@ -90,7 +98,7 @@ class Torch:
 
 @pytest.fixture(autouse=True)
 def no_frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tensorflow", "torch"):
+    for name in ("tensorflow", "torch", "jax"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -184,7 +192,58 @@ def test_a_pytorch_that_does_not_see_the_gpu_is_an_error() -> None:
         prepare_torch(Torch(devices=0), "GPU 1", 716)
 
 
-# -- Both
+# -- JAX
+
+
+class Jax:
+    """What `jax.config` does."""
+
+    def __init__(self, platforms: str | None = None) -> None:
+        self.config = self
+        self.jax_platforms = platforms
+
+    def update(self, name: str, value: str) -> None:
+        setattr(self, name, value)
+
+
+@pytest.fixture
+def cuda_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX's plugin for CUDA, as its wheel installs it: a module in a namespace package."""
+    (tmp_path / "jax_plugins" / "xla_cuda13").mkdir(parents=True)
+    (tmp_path / "jax_plugins" / "xla_cuda13" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("cuda_plugin")
+def test_a_jax_for_cuda_must_use_the_gpu_and_may_use_the_cpu_besides() -> None:
+    jax = Jax()
+    assert prepare_jax(jax, "GPU 1", 716) == "at most 716 MiB"
+    assert jax.jax_platforms == "cuda,cpu"
+    assert prepare_jax(Jax(), "GPU 1", 0) == "JAX's own limit, allocated as needed"
+
+
+@pytest.mark.usefixtures("cuda_plugin")
+def test_the_platforms_that_an_app_chooses_for_jax_stay() -> None:
+    jax = Jax("cpu")
+    prepare_jax(jax, "GPU 1", 716)
+    assert jax.jax_platforms == "cpu"
+
+
+def test_a_jax_for_the_cpu_is_left_alone() -> None:
+    jax = Jax()
+    assert prepare_jax(jax, "GPU 1", 716) == CPU_BUILD
+    assert jax.jax_platforms is None
+
+
+@pytest.mark.usefixtures("cuda_plugin")
+def test_a_jax_for_cuda_does_not_hide_that_pytorch_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", Jax())
+    monkeypatch.setitem(sys.modules, "torch", Torch(devices=0))
+    with pytest.raises(SettingError, match="PyTorch cannot use the GPU"):
+        GpuShare(SHARE).apply()
+
+
+# -- All
 
 
 def test_a_framework_is_prepared_once_also_when_a_function_of_the_app_imports_it(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from bouquet.executor.channel import Channel
+from bouquet.executor.zygote import _fork_quietly
 
 PATIENCE_SECONDS = 10.0
 PROJECT = Path(__file__).parents[4]
@@ -135,6 +137,18 @@ def test_workers_are_forked_on_request_and_their_exits_are_reported(zygote: Real
     assert receive(zygote.channel) == {"exited": 2, "status": 3 << 8, "oom": False}
     first.end_sending()
     assert receive(zygote.channel) == {"exited": 1, "status": 3 << 8, "oom": False}
+
+
+def test_a_fork_does_not_warn_of_native_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork_of_python_3_12() -> int:
+        text = "This process (pid=7) is multi-threaded, use of fork() may lead to deadlocks in the child."
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return 7
+
+    monkeypatch.setattr(os, "fork", fork_of_python_3_12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _fork_quietly() == 7
 
 
 def test_a_worker_that_raises_exits_with_code_1_and_its_traceback_is_in_the_log(zygote: RealZygote) -> None:

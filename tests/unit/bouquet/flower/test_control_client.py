@@ -13,7 +13,7 @@ import pytest
 from flwr.proto import control_pb2, node_pb2, run_pb2
 from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 
-from bouquet.flower.control_client import ControlApiError, ControlClient, KnownNode, KnownRun
+from bouquet.flower.control_client import ControlApiError, ControlClient, FleetDescription, KnownNode, KnownRun
 
 
 class FakeControl(ControlServicer):
@@ -95,9 +95,9 @@ def test_a_node_that_was_removed_is_not_registered(control: tuple[FakeControl, C
 
 def test_a_key_that_was_ever_used_is_not_registered_again(control: tuple[FakeControl, ControlClient]) -> None:
     servicer, client = control
-    assert client.register(b"new") is True
+    assert client.register(b"new") == 4
     servicer.refusal = "The public key is already in use."
-    assert client.register(b"key") is False
+    assert client.register(b"key") is None
 
 
 def test_another_refusal_is_an_error_that_names_the_address_and_the_reason(
@@ -120,6 +120,10 @@ def test_a_run_has_its_status_the_details_and_the_time_of_its_submission(
     failed = KnownRun(7, "finished:failed", "no data", 1767225609.5)
     assert control[1].find_run(7, 5) == failed
     assert control[1].list_runs(5) == [KnownRun(6, "running", "", 1767225600.0), failed]
+
+
+def test_a_stock_superlink_describes_no_node(control: tuple[FakeControl, ControlClient]) -> None:
+    assert control[1].describe(5) == FleetDescription(None, {})
 
 
 def test_an_error_of_flower_is_its_message_rather_than_json(control: tuple[FakeControl, ControlClient]) -> None:

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from bouquet.contract.partitions import (
 from bouquet.flower import fleet_servicer, liveness
 from bouquet.flower.fleet_servicer import EventFleetServicer
 from bouquet.flower.superlink_events import SuperLinkEvents, replies_key
+from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import PartitionMap
-from tests.unit.bouquet.flower.fakes import Caller, Traffic
+from tests.unit.bouquet.flower.fakes import Caller, Traffic, after
 
 SEED = b"a secret of at least 32 characters"
 
@@ -34,6 +36,7 @@ class Fleet:
         self.traffic = Traffic(folder / "superlink.db")
         self.node_id = self.traffic.node_id
         self.events = SuperLinkEvents()
+        self.records = NodeRecords(folder)
         self.servicer = EventFleetServicer(
             self.traffic.states,
             self.traffic.objects,
@@ -41,6 +44,7 @@ class Fleet:
             events=self.events,
             run_dir=folder,
             partitions=PartitionMap(folder, folder, expected=3),
+            records=self.records,
             seed=SEED,
         )
 
@@ -159,14 +163,14 @@ def test_a_record_that_cannot_be_written_does_not_disturb_the_node(
 
 def test_a_run_has_its_number_of_partitions_in_the_metadata_once_it_is_known(fleet: Fleet, tmp_path: Path) -> None:
     request = GetRunRequest(node=Node(node_id=fleet.node_id), run_id=fleet.traffic.run_id)
-    before, after = Caller(), Caller()
+    before, then = Caller(), Caller()
     (task,) = fleet.traffic.state.get_tasks()
     fleet.traffic.state.claim_task(task.task_id)
     fleet.traffic.state.activate_task(task.task_id)
     fleet.servicer.GetRun(request, before)
     write_num_partitions(tmp_path, fleet.traffic.run_id, 10)
-    fleet.servicer.GetRun(request, after)
-    assert (before.trailing, after.trailing) == ((), ((NUM_PARTITIONS_HEADER, "10"),))
+    fleet.servicer.GetRun(request, then)
+    assert (before.trailing, then.trailing) == ((), ((NUM_PARTITIONS_HEADER, "10"),))
 
 
 def slot_of(number: int) -> tuple[bytes, Caller]:
@@ -210,3 +214,21 @@ def test_a_node_for_which_no_partition_is_free_is_told_to_try_again(fleet: Fleet
     said = ((SLOT_HEADER, "joined"), (PINNED_HEADER, "1"), (PARTITION_ID_HEADER, "1"), (PUBLIC_KEY_HEADER, b"key"))
     with pytest.raises(ConnectionAbortedError, match="partition-id 1 .* is held by another SuperNode"):
         fleet.servicer.ActivateNode(ActivateNodeRequest(public_key=b"key", heartbeat_interval=30), Caller(said))
+
+
+def test_a_node_that_is_removed_while_its_call_is_held_is_refused_and_gets_no_message(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_servicer, "NODE_HOLD_SECONDS", 30.0)
+
+    def remove() -> None:
+        fleet.traffic.state.delete_node("owner", fleet.node_id)
+        fleet.events.notify_removed(fleet.traffic.state.messages, fleet.node_id)
+
+    after(0.2, remove)
+    started = time.monotonic()
+    with pytest.raises(ConnectionAbortedError, match="The node was removed"):
+        fleet.pull()
+    assert time.monotonic() - started < 10
+    with pytest.raises(FlowerError):
+        fleet.activate(signed_by=b"key")

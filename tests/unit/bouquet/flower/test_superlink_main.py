@@ -20,11 +20,13 @@ from flwr.supercore.exit.exit_handler import trigger_exit_handlers
 from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config
 
 from bouquet.flower import superlink_main
+from bouquet.flower.control_client import ControlApiError, ControlClient, NodeDescription
 from bouquet.flower.link_state import LinkState
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.superlink_events import LOGS, SuperLinkEvents, replies_key
 from bouquet.flower.superlink_main import EventLifespan, create_lifespan, run_superlink
-from bouquet.superlink.partition_map import PartitionMap
+from bouquet.superlink.node_records import NodeRecords
+from bouquet.superlink.partition_map import Origin, PartitionMap
 from tests.unit.bouquet.flower.fakes import Traffic
 
 ANY_PORT = "127.0.0.1:0"
@@ -57,6 +59,7 @@ class SuperLink:
             MessageFiles(self.folder / "messages"),
             run_dir=self.folder,
             partitions=PartitionMap(self.folder, self.folder),
+            records=NodeRecords(self.folder),
             first=first,
         )
         self.lifespans.append(lifespan)
@@ -77,6 +80,7 @@ class SuperLink:
             MessageFiles(self.folder / "messages"),
             run_dir=self.folder,
             partitions=PartitionMap(self.folder, self.folder),
+            records=NodeRecords(self.folder),
         )
 
     def channel(self, api: int) -> grpc.Channel:
@@ -155,6 +159,34 @@ def test_a_node_that_is_gone_is_offline_and_its_server_apps_are_woken(superlink:
     (node,) = state.get_node_info()
     assert node.status == NodeStatus.OFFLINE
     assert superlink.events.notifier.count(replies_key(traffic.run_id)) == before + 1
+
+
+def test_a_node_is_described_and_named_until_it_is_removed(superlink: SuperLink) -> None:
+    state = superlink.start()
+    one, two = (state.create_node(NOOP_FLWR_AID, "", key, 30) for key in (b"one", b"two"))
+    state.activate_node(one, 30)
+    lifespan = superlink.lifespans[-1]
+    lifespan._records.note_kind(one, "joined")
+    lifespan._partitions.admit(one, Origin(joined=True))
+    assert lifespan.control_port is not None
+    with ControlClient(lifespan.control_port.address, None) as client:
+        client.name_node(one, "north", 10)
+        assert client.describe(10).nodes == {
+            one: NodeDescription("north", 0, "joined", True),
+            two: NodeDescription("", None, "", False),
+        }
+        for node_id, name, code in (
+            (two, "north", "ALREADY_EXISTS"),
+            (two, "No Name", "INVALID_ARGUMENT"),
+            (7, "x", "NOT_FOUND"),
+        ):
+            with pytest.raises(ControlApiError, match=code):
+                client.name_node(node_id, name, 10)
+        client.unregister(one, 10)
+        assert client.describe(10).nodes.keys() == {two}
+        client.name_node(two, "north", 10)
+    assert superlink.events.removed == {one}
+    assert lifespan._partitions.held_by(one, online=False) is None
 
 
 def test_a_shutdown_answers_held_calls(superlink: SuperLink) -> None:

@@ -14,9 +14,9 @@ from bouquet.settings.gpu_settings import GpuSettings
 from tests.unit.bouquet.conftest import Install
 
 QUERIED = """\
-0, NVIDIA A100-SXM4-40GB, 40960, Disabled
-1, NVIDIA A100-SXM4-40GB, 40960, Enabled
-2, NVIDIA L4, 23034, [N/A]
+0, NVIDIA A100-SXM4-40GB, 40960, [N/A], Disabled
+1, NVIDIA A100-SXM4-40GB, 40960, 500, Enabled
+2, NVIDIA L4, 23034, 470, [N/A]
 """
 LISTED = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
@@ -29,7 +29,7 @@ FOUND = (
     Device("0", 40960, "NVIDIA A100-SXM4-40GB"),
     Device("MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", 19073, "MIG 3g.20gb of GPU 1"),
     Device("MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb", 4768, "MIG 1g.5gb+me of GPU 1"),
-    Device("2", 23034, "NVIDIA L4"),
+    Device("2", 22564, "NVIDIA L4"),
 )
 
 
@@ -54,6 +54,13 @@ def docker(runtimes: str) -> str:
 
 def test_a_gpu_in_mig_mode_counts_by_its_slices() -> None:
     assert nvidia.parse(QUERIED, LISTED) == FOUND
+
+
+def test_a_gpu_has_the_memory_that_cuda_shows_not_what_the_driver_reserves() -> None:
+    # The output of driver 580.159 with one H100, of which PyTorch reports 81079 MiB.
+    queried = "0, NVIDIA H100 80GB HBM3, 81559, 480, Disabled\n"
+    listed = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-00000000-0000-0000-0000-000000000000)\n"
+    assert nvidia.parse(queried, listed) == (Device("0", 81079, "NVIDIA H100 80GB HBM3"),)
 
 
 def test_the_output_of_nvidia_smi_is_cached(install: Install, tmp_path: Path) -> None:
@@ -87,7 +94,7 @@ def test_an_nvidia_smi_that_hangs_is_an_error_that_names_the_cpu_as_the_way_out(
 
 
 def test_a_gpu_in_mig_mode_without_slices_does_not_count_and_the_reason_is_given(install: Install) -> None:
-    install(**{"nvidia-smi": '[ "$1" = -L ] || echo "0, NVIDIA H100, 81559, Enabled"'})
+    install(**{"nvidia-smi": '[ "$1" = -L ] || echo "0, NVIDIA H100, 81559, 480, Enabled"'})
     assert nvidia.find() == ((), "nvidia-smi finds none: MIG is on, but has no instances")
 
 
@@ -95,7 +102,7 @@ def test_a_gpu_without_reported_memory_must_be_listed_by_the_user() -> None:
     with pytest.raises(
         HostError, match=r"GPU 0 \(NVIDIA GB10\).* as \[N/A\]; list the GPUs with their memory, as in GPUS=0:"
     ):
-        nvidia.parse("0, NVIDIA GB10, [N/A], [N/A]\n", "")
+        nvidia.parse("0, NVIDIA GB10, [N/A], [N/A], [N/A]\n", "")
 
 
 def test_gpus_are_not_used_if_the_user_chose_the_cpu(install: Install, tmp_path: Path) -> None:

@@ -109,9 +109,17 @@ def test_no_number_of_nodes_is_suggested_if_not_even_one_fits() -> None:
 def test_a_memory_limit_set_by_the_user_applies_to_every_node_and_is_checked() -> None:
     assert {share.limit_mib for share in plan(L4[:2], 3, workers=2, limit_mib=2048)} == {2048}
     with pytest.raises(
-        SettingError, match=r"4608 MiB each: 512 MiB for CUDA and GPU_MEMORY=4096MiB for the framework; run 4 SuperN"
+        SettingError, match=r"4992 MiB each: 896 MiB for CUDA and GPU_MEMORY=4096MiB for the framework; run 4 SuperN"
     ):
         plan(L4[:2], 10, workers=2, limit_mib=4096)
+
+
+def test_equal_parts_are_suggested_if_only_they_fit() -> None:
+    with pytest.raises(SettingError, match=", or leave GPU_MEMORY out, for equal parts that fit, or "):
+        plan(L4[:2], 10, workers=2, limit_mib=4096)
+    with pytest.raises(SettingError) as refused:
+        plan(L4[:2], 100, workers=2, limit_mib=4096)
+    assert "leave GPU_MEMORY out" not in refused.value.hint
 
 
 def test_the_environment_of_a_share_binds_any_process_to_it() -> None:
@@ -155,7 +163,7 @@ def test_a_process_describes_its_share_from_its_environment(share: Share | None)
 def test_the_plan_is_a_line_for_each_share() -> None:
     assert gpu.summary(plan(L4[:1], 10, workers=2), "found by nvidia-smi") == [
         "GPUs: 1 for 10 SuperNodes (found by nvidia-smi)",
-        "  GPU 0 (NVIDIA L4), at most 716 MiB per process (of 24576 MiB): partition-id 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        "  GPU 0 (NVIDIA L4), at most 332 MiB per process (of 24576 MiB): partition-id 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
     ]
     assert gpu.summary((), "GPUS=none") == ["GPUs: none, the nodes compute on the CPU (GPUS=none)"]
 

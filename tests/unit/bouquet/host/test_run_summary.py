@@ -104,6 +104,22 @@ def test_a_reason_in_one_line_names_its_node_once(prefix: str) -> None:
     assert failures(found) == ["round 1, train: node 90 (partition-id 4): no reply within 5 s"]
 
 
+def test_a_failure_in_jax_shows_the_error_and_not_the_note_below_it() -> None:
+    found = metrics(failures=1)
+    reason = (
+        "<class 'TypeError'>:<'dot_general ...'> on SuperNode 90 (partition-id 4)\n"
+        "Traceback (most recent call last):\n"
+        "TypeError: dot_general requires contracting dimensions to have the same shape, got (3,) and (4,).\n"
+        "--------------------\n"
+        "For simplicity, JAX has removed its internal frames from the traceback of the following exception. Set "
+        "JAX_TRACEBACK_FILTERING=off to include these."
+    )
+    found["rounds"] = found["rounds"][:1]
+    found["rounds"][0]["train"]["errors"]["90"] = reason
+    [line] = failures(found)
+    assert line.startswith("round 1, train: node 90 (partition-id 4): TypeError: dot_general requires contracting ")
+
+
 def test_of_many_failures_five_are_named_and_a_long_reason_is_cut(tmp_path: Path) -> None:
     many = metrics(failures=7)
     many["rounds"][0]["train"]["errors"]["90"] = "x" * 1000

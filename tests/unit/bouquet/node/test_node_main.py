@@ -47,11 +47,11 @@ def test_each_node_is_bound_to_its_share_by_its_partition_id(
     for partition_id, device, visible in ((0, "GPU 0", "0"), (1, "MIG-1a", "MIG-1a"), (2, "GPU 0", "0")):
         supernode.main()
         assert (
-            f"partition-id {partition_id} computes on: {device}, at most 1945 MiB per process"
+            f"partition-id {partition_id} computes on: {device}, at most 1561 MiB per process"
             in capsys.readouterr().out
         )
         assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
-        assert os.environ["BOUQUET_GPU_MEMORY_MIB"] == "1945"
+        assert os.environ["BOUQUET_GPU_MEMORY_MIB"] == "1561"
     assert "partition-id=2 num-partitions=10" in executed
 
 

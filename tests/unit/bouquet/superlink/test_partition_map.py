@@ -208,6 +208,23 @@ def test_a_joined_node_that_is_lost_is_not_waited_for_long(cluster: Cluster) -> 
     assert cluster.size_after(2, 0) == 1
 
 
+def test_a_joined_node_that_is_removed_frees_its_partition_at_once(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, 2)
+    assert [machine.map.admit(node_id, JOINED) for node_id in (1, 2)] == [2, 3]
+    assert (machine.map.held_by(2, online=True), machine.map.held_by(9, online=True)) == (3, None)
+    machine.map.remove(2)
+    assert machine.map.num_partitions == 3
+    assert read_partitions(machine.size_file) == 3
+    assert try_lease(machine.leases, 3, "another") is not None
+    assert machine.map.held_by(2, online=False) is None
+
+
+def test_of_a_node_of_this_machine_the_partition_is_known_while_it_is_online(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, 2)
+    machine.map.admit(1, Origin(partition_id=1))
+    assert (machine.map.held_by(1, online=True), machine.map.held_by(1, online=False)) == (1, None)
+
+
 def test_a_pinned_node_waits_until_its_partition_is_free(cluster: Cluster) -> None:
     pinned = Origin(partition_id=1, joined=True, pinned=True)
     cluster.call(0, 1)
