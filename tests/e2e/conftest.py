@@ -4,6 +4,7 @@ All names in Docker (Compose projects, image tags, networks) start with `bouquet
 BOUQUET_TEST_ID or this process's pid, so that other containers on the machine do not matter.
 """
 
+import ipaddress
 import itertools
 import json
 import os
@@ -207,6 +208,13 @@ class Bouquet:
                 found[int(match[1])] = process.pid
         return found
 
+    def nodes(self) -> dict[str, dict[str, str]]:
+        """What `bouquet nodes` says of each node, by name."""
+        nodes = self("nodes")
+        assert nodes.returncode == 0, nodes.stderr
+        heading, *rows = (re.split(r"\s{2,}", line) for line in nodes.stdout.splitlines())
+        return {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
+
     def show_logs(self) -> None:
         if self.kind == "containers":
             print(self.compose.logs(tail="60"))
@@ -231,6 +239,37 @@ def copy_checkout(folder: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, folder / name, follow_symlinks=False)
     return folder
+
+
+def gateway() -> str:
+    """This machine's address as seen from a container: the published port lies there."""
+    (config,) = json.loads(subprocess.check_output(["docker", "network", "inspect", "bridge"]))[0]["IPAM"]["Config"]
+    return str(config.get("Gateway") or next(ipaddress.ip_network(config["Subnet"]).hosts()))
+
+
+@contextmanager
+def another_network(name: str) -> Iterator[str]:
+    """A network that has nothing of a fleet's; the containers and volumes whose names begin with it go, too."""
+    client = DockerClient()
+    client.network.create(name)
+    try:
+        yield name
+    finally:
+        for node in client.container.list(all=True, filters=[("name", f"{name}-node")]):
+            print(f"--- {node.name}\n{client.container.logs(node, tail=40)}")
+            client.container.remove(node, force=True)
+        for volume in client.volume.list(filters=[("name", f"{name}-node")]):
+            client.volume.remove(volume)
+        with suppress(Exception):
+            client.network.remove(name)
+
+
+def start_elsewhere(join_command: str, network: str, *options: str) -> None:
+    """Run what `bouquet join-command` has printed, as if on another machine: in a network of its own."""
+    run = " ".join(("docker run --detach --network", network, *options))
+    command = join_command.replace("docker run --detach", run)
+    started = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=RUN_SECONDS)
+    assert started.returncode == 0, started.stderr
 
 
 StartFleet = Callable[..., AbstractContextManager[Bouquet]]

@@ -12,7 +12,19 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import APPS, CONNECTION, FLWR, PROJECT, Bouquet, StartFleet, run_id, wait_until
+from tests.e2e.conftest import (
+    APPS,
+    CONNECTION,
+    FLWR,
+    PROJECT,
+    Bouquet,
+    StartFleet,
+    another_network,
+    gateway,
+    run_id,
+    start_elsewhere,
+    wait_until,
+)
 
 STEPS = 30
 MAX_SUPERNODES = 20
@@ -67,16 +79,33 @@ def partition_ids(fleet: Bouquet) -> list[int]:
     return sorted(by_container.values())
 
 
-class Soak:
-    """Random steps on the SuperNodes of a fleet."""
+def joined_partitions(fleet: Bouquet) -> dict[str, int]:
+    """The partition-ids of the nodes that have joined from elsewhere and are online, as the SuperLink tells them."""
+    nodes = fleet.nodes().items()
+    return {
+        name: int(node["partition-id"])
+        for name, node in nodes
+        if (node["site"], node["status"]) == ("elsewhere", "online") and node["partition-id"] != "-"
+    }
 
-    def __init__(self, fleet: Bouquet, seed: int) -> None:
+
+def doubled(fleet: Bouquet) -> list[int]:
+    """The partition-ids that two nodes hold."""
+    held = [*partition_ids(fleet), *joined_partitions(fleet).values()]
+    return sorted({number for number in held if held.count(number) > 1})
+
+
+class Soak:
+    """Random steps on the SuperNodes of a fleet, and on the containers of nodes that have joined."""
+
+    def __init__(self, fleet: Bouquet, seed: int, joined: list[str]) -> None:
         self.fleet = fleet
+        self._joined = joined
         self.size = int(fleet.environment["SUPERNODES"])
         self._random = random.Random(seed)
 
     def step(self) -> str:
-        steps: list[Callable[[], str]] = [self.scale]
+        steps: list[Callable[[], str]] = [self.scale, self.restart_joined]
         if names(self.fleet):
             steps.append(self.remove)
         if names(self.fleet, running=True):
@@ -113,6 +142,11 @@ class Soak:
         scale(self.fleet, self.size)
         return f"scale to {self.size}"
 
+    def restart_joined(self) -> str:
+        name = self._random.choice(self._joined)
+        docker("restart", "--time", self._random.choice(("0", "5")), name)
+        return f"restart {name}"
+
     def reconnect(self) -> str:
         name = self._one(running=True)
         network = f"{self.fleet.project}_fleet"
@@ -126,23 +160,35 @@ class Soak:
         return f"reconnect {name}"
 
 
-def test_after_thirty_random_steps_every_partition_id_is_held_exactly_once(
+def test_in_thirty_random_steps_with_two_joined_nodes_no_partition_id_has_two_holders_and_none_is_missing_then(
     docker: None, start_fleet: StartFleet, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get(SEED) or random.randrange(10**6))
     print(f"{SEED}={seed}")
     # Nothing is preloaded: this is about partitions, and twenty frameworks would take minutes.
-    with start_fleet("containers", tmp_path, SUPERNODES="4", EXECUTOR_PRELOAD="flwr") as fleet:
-        soak = Soak(fleet, seed)
+    settings = {"SUPERNODES": "4", "FLEET_BIND": "0.0.0.0", "SUPERLINK_NAMES": gateway(), "EXECUTOR_PRELOAD": "flwr"}
+    with start_fleet("containers", tmp_path, **settings) as fleet, another_network(f"{fleet.project}-x") as elsewhere:
+        joined = fleet("join-command", "--nodes", "2", "--name", "site")
+        assert joined.returncode == 0, joined.stderr
+        command = joined.stdout.replace("bouquet-site-", f"{elsewhere}-node-")
+        start_elsewhere(command, elsewhere, "--env=EXECUTOR_PRELOAD=flwr")
+        wait_until(lambda: len(joined_partitions(fleet)) == 2, "two nodes have joined", SETTLED_SECONDS)
+        soak = Soak(fleet, seed, [f"{elsewhere}-node-{number}" for number in (1, 2)])
         for number in range(1, STEPS + 1):
             began = time.monotonic()
             print(f"{number:>2}: {soak.step()} ({time.monotonic() - began:.1f} s)", flush=True)
+            if twice := doubled(fleet):  # the two lists may be a moment apart
+                time.sleep(1)
+                assert not set(twice) & set(doubled(fleet))
         scale(fleet, soak.size)  # what was stopped or removed comes back by the same command
         wait_until(
-            lambda: partition_ids(fleet) == [*range(soak.size)] and len(names(fleet)) == soak.size,
-            f"partition-ids are 0..{soak.size - 1}, each once",
+            lambda: (
+                sorted([*partition_ids(fleet), *joined_partitions(fleet).values()]) == [*range(soak.size + 2)]
+                and len(names(fleet)) == soak.size
+            ),
+            f"partition-ids are 0..{soak.size + 1}, each once",
             SETTLED_SECONDS,
-            lambda: f"but {partition_ids(fleet)}",
+            lambda: f"but {partition_ids(fleet)} and {joined_partitions(fleet)}",
         )
         # The product agrees: all are healthy, that is online, and each holds its partition.
         up = fleet("up", SUPERNODES=str(soak.size))

@@ -1,13 +1,11 @@
 """Secure by default: TLS and keys without a manual step, logged refusals, containers with few rights."""
 
-import ipaddress
 import json
 import re
 import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,19 @@ from bouquet.contract.tls_files import CA, SERVER_KEY
 from bouquet.errors import FleetError
 from bouquet.oneshot.certificates import ensure
 from bouquet.settings.oneshot import CertificateSettings
-from tests.e2e.conftest import APPS, BIN, PROJECT, TAG, Bouquet, StartFleet, printed_json, wait_until
+from tests.e2e.conftest import (
+    APPS,
+    BIN,
+    PROJECT,
+    TAG,
+    Bouquet,
+    StartFleet,
+    another_network,
+    gateway,
+    printed_json,
+    start_elsewhere,
+    wait_until,
+)
 
 PATIENCE = 120
 
@@ -140,12 +150,6 @@ def test_insecure_is_said_loudly_and_means_what_it_says(start_fleet: StartFleet,
 
 
 # -- What containers may do, and a node elsewhere
-
-
-def gateway() -> str:
-    """This machine's address as seen from a container: the published port lies there."""
-    (config,) = json.loads(subprocess.check_output(["docker", "network", "inspect", "bridge"]))[0]["IPAM"]["Config"]
-    return str(config.get("Gateway") or next(ipaddress.ip_network(config["Subnet"]).hosts()))
 
 
 @pytest.fixture(scope="module")
@@ -297,28 +301,8 @@ def test_an_edit_of_the_hosts_code_builds_no_image_and_recreates_no_container(
 
 @pytest.fixture
 def elsewhere(containers: Bouquet) -> Iterator[str]:
-    """A network that has nothing of the fleet's; what it is left with goes, too."""
-    name = f"{containers.project}-elsewhere"
-    client = DockerClient()
-    client.network.create(name)
-    try:
+    with another_network(f"{containers.project}-elsewhere") as name:
         yield name
-    finally:
-        for node in client.container.list(all=True, filters=[("name", f"{name}-node")]):
-            print(f"--- {node.name}\n{client.container.logs(node, tail=40)}")
-            client.container.remove(node, force=True)
-        for volume in client.volume.list(filters=[("name", f"{name}-node")]):
-            client.volume.remove(volume)
-        with suppress(Exception):
-            client.network.remove(name)
-
-
-def listed(containers: Bouquet) -> dict[str, dict[str, str]]:
-    """What `bouquet nodes` says of each node, by name."""
-    nodes = containers("nodes")
-    assert nodes.returncode == 0, nodes.stderr
-    heading, *rows = (re.split(r"\s{2,}", line) for line in nodes.stdout.splitlines())
-    return {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
 
 
 def test_nodes_in_another_network_join_by_one_command_and_train_until_they_are_revoked_or_removed(
@@ -327,11 +311,7 @@ def test_nodes_in_another_network_join_by_one_command_and_train_until_they_are_r
     joined = containers("join-command", "--nodes", "2", "--name", "north")
     assert joined.returncode == 0, joined.stderr
     assert f"docker save bouquet-supernode:{TAG}" in joined.stderr
-    # As if on another machine: a network, and names, of its own.
-    command = joined.stdout.replace("bouquet-north-", f"{elsewhere}-node-")
-    command = command.replace("docker run --detach", f"docker run --detach --network {elsewhere}")
-    started = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE)
-    assert started.returncode == 0, started.stderr
+    start_elsewhere(joined.stdout.replace("bouquet-north-", f"{elsewhere}-node-"), elsewhere)
     one, two = (f"{elsewhere}-node-{number}" for number in (1, 2))
     for node in json.loads(inspect(one, two)):
         assert list(node["NetworkSettings"]["Networks"]) == [elsewhere]
@@ -342,7 +322,7 @@ def test_nodes_in_another_network_join_by_one_command_and_train_until_they_are_r
         2 * PATIENCE,
     )
 
-    nodes = listed(containers)
+    nodes = containers.nodes()
     assert {nodes[name]["partition-id"] for name in ("north-1", "north-2")} == {"2", "3"}
     for name in ("north-1", "north-2"):
         assert (nodes[name]["status"], nodes[name]["site"]) == ("online", "elsewhere")
@@ -364,12 +344,12 @@ def test_nodes_in_another_network_join_by_one_command_and_train_until_they_are_r
     wait_until(
         lambda: refusal in str(DockerClient().container.logs(superlink)), "the revoked node was refused", PATIENCE
     )
-    left = listed(containers)
+    left = containers.nodes()
     assert "north-1" not in left
     assert left["north-2"]["status"] == "online"
 
     assert containers("nodes", "name", left["north-2"]["key"][:20], "north").returncode == 0
     DockerClient().container.stop(two)
-    assert wait_until(lambda: listed(containers)["north"]["status"] == "offline", "the node has left", PATIENCE)
+    assert wait_until(lambda: containers.nodes()["north"]["status"] == "offline", "the node has left", PATIENCE)
     assert containers("nodes", "remove", "north").returncode == 0
-    assert sorted(node["partition-id"] for node in listed(containers).values()) == ["0", "1"]
+    assert sorted(node["partition-id"] for node in containers.nodes().values()) == ["0", "1"]
