@@ -165,7 +165,10 @@ def test_gpus_that_the_user_listed_are_not_silently_left_out(install: Install) -
         nvidia.for_containers(GpuSettings.read({"GPUS": "0:24GiB"}), 2)
 
 
-ONE = ('echo "0, NVIDIA L4, 23034, [N/A]"', 'echo "GPU 0: NVIDIA L4 (UUID: GPU-77777777-d33d-2b2c-524d-9e3d8d2b8a77)"')
+ONE = (
+    'echo "0, NVIDIA L4, 23034, 0, [N/A]"',
+    'echo "GPU 0: NVIDIA L4 (UUID: GPU-77777777-d33d-2b2c-524d-9e3d8d2b8a77)"',
+)
 
 
 def one_gpu() -> str:
