@@ -32,10 +32,10 @@ SERVICE = (
     "--health-cmd=python3 -I -S /opt/bouquet/lib/bouquet/contract/readiness.py",
     *("--health-interval=1s", "--health-timeout=7200s", "--health-retries=1", "--health-start-period=86400s"),
 )
-# Podman's tmpfs takes no owner: its default owner is root, and the mode lets the container's only user write.
+# Podman refuses uid= and gid= of a tmpfs. Its option U makes the container's user the owner.
 PODMAN_HARDENING = (
     *(option for option in HARDENING if not option.endswith(OWNER)),
-    *("--tmpfs=/run/bouquet:mode=1777", "--pull=never"),
+    *("--tmpfs=/run/bouquet:U,mode=0700", "--pull=never"),
 )
 # Podman has no daemon. systemd restarts containers after a reboot only with `always`, and calls a probe at intervals.
 PODMAN_SERVICE = (
@@ -186,9 +186,9 @@ def _hint(options: JoinOptions, image: str) -> str:
     what = f"the {'keys of these nodes' if several else 'key of this node'}"
     if options.engine == "kubernetes":
         return f"the manifest below contains {what}, and its cluster must have the image {image} (--image for another)"
-    copy = f"docker save {image} | ssh MACHINE {options.engine} load"
+    copy = f": docker save {image} | ssh MACHINE {options.engine} load" if options.image is None else f", {image}"
     starts = f"starts {options.nodes} nodes" if several else "starts one node"
-    return f"the command below contains {what}, {starts}, and needs the image there: {copy}"
+    return f"the command below contains {what}, {starts}, and needs the image there{copy}"
 
 
 def docker_command(nodes: Sequence[JoiningNode]) -> str:
