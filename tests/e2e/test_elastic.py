@@ -56,6 +56,7 @@ def names(fleet: Bouquet, *, running: bool | None = None) -> list[str]:
         "--all",
         *("--filter", f"label=com.docker.compose.project={project}"),
         *("--filter", "label=com.docker.compose.service=supernode"),
+        *("--filter", "label=com.docker.compose.container-number"),  # not those that only have the image's labels
         *("--format", "{{.Names}} {{.State}}"),
     )
     rows = [line.split() for line in listed.splitlines()]

@@ -127,7 +127,7 @@ def main() -> None:
     # TensorFlow starts a thread per core by default: ten nodes on one machine would compete for the cores.
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, str(settings.threads or share_of_cores(supernodes)))
-    share, why = nvidia.share(settings.gpus, supernodes, partition_id)
+    share, why = nvidia.share(settings.gpus, supernodes, min(partition_id, supernodes - 1))
     os.environ.update(plan.environment(share))
     device = str(share) if share else "CPU"
     who = "this node" if settings.joined else f"partition-id {partition_id}"

@@ -23,6 +23,7 @@ def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     jax = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")
     for name in (*supernode.THREAD_VARIABLES, "TF_FORCE_GPU_ALLOW_GROWTH", *jax):
         monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("BOUQUET_SLOT", "")  # likewise
     monkeypatch.setenv("BOUQUET_LEASE_DIR", str(tmp_path / "leases"))
     monkeypatch.setenv("INSECURE", "1")  # so there is no key to wait for
     line: list[str] = []
@@ -53,6 +54,19 @@ def test_each_node_is_bound_to_its_share_by_its_partition_id(
         assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
         assert os.environ["BOUQUET_GPU_MEMORY_MIB"] == "1561"
     assert "partition-id=2 num-partitions=10" in executed
+
+
+def test_a_node_of_a_cluster_shares_a_gpu_of_its_machine_with_no_other(
+    executed: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "seed").write_text("0" * 64)
+    monkeypatch.setenv("BOUQUET_SEED_FILE", str(tmp_path / "seed"))
+    monkeypatch.setenv("BOUQUET_IDENTITY_DIR", str(tmp_path / "identities"))
+    monkeypatch.setenv("TASK_SLOT", "4")
+    monkeypatch.setenv("GPUS", "0:24GiB")
+    supernode.main()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    assert os.environ["BOUQUET_SLOT"] == "3"
 
 
 @pytest.mark.parametrize(
