@@ -14,7 +14,7 @@ import yaml
 
 from bouquet.contract.readiness import HOLD_SECONDS
 from bouquet.host.bootstrap import base_image
-from bouquet.host.fleet.compose import LIST_IN_CONTAINER
+from bouquet.host.fleet.superlink_container import LIST_IN_CONTAINER
 from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS
 from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.host import PROJECT, HostSettings

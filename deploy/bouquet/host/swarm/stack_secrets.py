@@ -1,0 +1,53 @@
+"""The secrets of a stack: its CA, and the seed of its nodes' keys. They are created once and never overwritten."""
+
+import secrets
+import tempfile
+from pathlib import Path
+
+from bouquet.contract.tls_files import CA, CA_KEY
+from bouquet.errors import FleetError
+from bouquet.host.swarm.docker_swarm import ask, change
+from bouquet.host.swarm.stack import SECRETS
+
+SEED_BYTES = 32
+
+
+def ensure_secrets(stack: str) -> list[str]:
+    """Create the secrets that are missing; return the names of those created.
+
+    The files are in a folder that only this user can enter, and are removed at once: afterwards only Swarm has them.
+
+    Raises:
+        FleetError: The CA's key exists without its certificate, or the reverse; or Docker fails.
+    """
+    existing = set(ask("secret", "ls", "--format", "{{.Name}}").split())
+    names = {each: f"{stack}_{each}" for each in SECRETS}
+    ours = {each for each, name in names.items() if name in existing}
+    if len(ours & {"ca_key", "ca_crt"}) == 1:
+        there, missing = ("ca_key", "ca_crt") if "ca_key" in ours else ("ca_crt", "ca_key")
+        raise FleetError(
+            f"the secret {names[there]} exists, but {names[missing]} does not",
+            f"create it again, or remove the other one, and a new CA is created: docker secret rm {names[there]}",
+        )
+    missing_names = [each for each in SECRETS if each not in ours]
+    if not missing_names:
+        return []
+    # Imported here: its library is not needed where the secrets exist.
+    from bouquet.oneshot.certificates import new_authority  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "seed").write_text(secrets.token_hex(SEED_BYTES), encoding="ascii")
+        if "ca_key" in missing_names:
+            new_authority(folder)
+        files = {"seed": "seed", "ca_key": CA_KEY, "ca_crt": CA}
+        for each in missing_names:
+            change("secret", "create", names[each], str(folder / files[each]))
+    return [names[each] for each in missing_names]
+
+
+def remove_secrets(stack: str) -> None:
+    """Remove the secrets of a stack that is down; those that do not exist are no error."""
+    existing = set(ask("secret", "ls", "--format", "{{.Name}}").split())
+    if ours := [f"{stack}_{each}" for each in SECRETS if f"{stack}_{each}" in existing]:
+        change("secret", "rm", *ours)
