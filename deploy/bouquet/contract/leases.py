@@ -21,6 +21,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from bouquet.contract.fleet_size import SIZE, read_partitions
 from bouquet.errors import FleetError, SettingError
 from bouquet.polling import poll_until
 
@@ -81,22 +82,64 @@ def is_claimed(leases: Path, partition_id: int) -> bool:
 
 
 def holders(leases: Path) -> dict[int, str]:
-    """Return the host that holds each partition, by partition-id."""
+    """Return the host that holds each partition of the fleet, by partition-id."""
+    partitions = read_partitions(leases / SIZE)
     files = {int(file.name.rpartition("-")[2]): file for file in leases.glob("partition-*")}
-    return {partition_id: _holder(file) for partition_id, file in sorted(files.items()) if _is_locked(file)}
+    return {
+        partition_id: _holder(file)
+        for partition_id, file in sorted(files.items())
+        if (partitions is None or partition_id < partitions) and _is_locked(file)
+    }
+
+
+class Lease:
+    """A lease, or a claim, that this process holds on behalf of a node on another machine, until `release`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let another node have it."""
+        os.close(self._descriptor)
+
+
+def try_lease(leases: Path, partition_id: int, holder: str) -> Lease | None:
+    """Return a lease on a partition; None if another node holds it.
+
+    Args:
+        leases: Folder that all SuperNodes of the machine share; it must exist.
+        partition_id: The partition.
+        holder: Whom to name as its holder.
+    """
+    descriptor = _locked(leases / f"partition-{partition_id}", holder)
+    return None if descriptor is None else Lease(descriptor)
+
+
+def try_claim(leases: Path, partition_id: int, holder: str) -> Lease | None:
+    """Return a claim to a partition, so that a node that is not pinned to it gives it up; None if it is claimed."""
+    descriptor = _locked(leases / f"claim-{partition_id}", holder)
+    return None if descriptor is None else Lease(descriptor)
 
 
 def _lock(path: Path) -> bool:
+    descriptor = _locked(path, socket.gethostname())
+    if descriptor is None:
+        return False
+    os.set_inheritable(descriptor, True)  # exec passes the lease on to the serving process
+    return True
+
+
+def _locked(path: Path, holder: str) -> int | None:
+    """Return the descriptor of a file that is locked now and names its holder; None if another process has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        return False
-    os.set_inheritable(descriptor, True)  # exec passes the lease on to the serving process
+        return None
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{socket.gethostname()}\n".encode())
-    return True
+    os.write(descriptor, f"{holder}\n".encode())
+    return descriptor
 
 
 def _is_locked(path: Path) -> bool:

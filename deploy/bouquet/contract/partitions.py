@@ -1,9 +1,9 @@
 """Which node holds which partition, and how many partitions each run has: files in the SuperLink's run folder.
 
-Three processes share them. Flower's SuperLink records the partition-id that each SuperNode reports, in
-`partitions.json`. The process of a run's ServerApp reads it, and writes the run's number of partitions into
-`num-partitions/<run-id>`. The SuperLink passes that number on to the SuperNodes, so that all nodes of a run, newcomers
-too, split the data in the same way. See docs/decisions/0024-members-of-a-run.md.
+Two processes share them. Flower's SuperLink records the partition-id of each SuperNode in `partitions.json`, and the
+number of partitions of the fleet in `size`. The process of a run's ServerApp reads both, and writes the run's number of
+partitions into `num-partitions/<run-id>`. The SuperLink passes that number on to the SuperNodes, so that all nodes of a
+run, newcomers too, split the data in the same way. See docs/decisions/0024-members-of-a-run.md.
 """
 
 import json
@@ -12,12 +12,20 @@ from pathlib import Path
 
 from bouquet.files import write_atomically
 
-NODES, RUNS = "partitions.json", "num-partitions"
+NODES, SIZE, RUNS = "partitions.json", "size", "num-partitions"
 
 PARTITION_ID_HEADER = "bouquet-partition-id"
-"""Metadata of a SuperNode's calls: the partition that it holds."""
+"""Metadata of a SuperNode's calls: the partition that it holds. Trailing metadata of the answers: the partition that a
+node in a cluster, or one that has joined from another machine, holds from now on."""
+SLOT_HEADER = "bouquet-slot"
+"""Metadata of the calls of a SuperNode that lets the SuperLink choose its partition: its slot in the cluster, counted
+from 0, or `JOINED`."""
+JOINED = "joined"
+"""In place of a slot: the node has joined from another machine."""
+PINNED_HEADER = "bouquet-pinned"
+"""Metadata of the calls of a node that has joined, and accepts only the partition in `PARTITION_ID_HEADER`."""
 NUM_PARTITIONS_HEADER = "bouquet-num-partitions"
-"""Trailing metadata of the SuperLink's answer about a run: the run's number of partitions."""
+"""Trailing metadata of the SuperLink's answers: the number of partitions of a run, or of the fleet."""
 
 
 class ReportedPartitions:

@@ -12,6 +12,8 @@ from flwr.supercore.retry import RetryInvoker, exponential
 
 MAX_PAUSE_SECONDS = 3
 """The longest pause between two attempts."""
+DEAD_CONNECTION_SECONDS = 10
+"""Without a limit of its own, TCP takes 15 minutes to find that a connection is dead."""
 
 OPTIONS = (
     ("grpc.max_send_message_length", GRPC_MAX_MESSAGE_LENGTH),
@@ -19,6 +21,10 @@ OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", MAX_PAUSE_SECONDS * 1000),
     ("grpc.min_reconnect_backoff_ms", 5000),  # despite its name: the time for one attempt
+    # A connection on which sent data is not acknowledged for so long is dead. gRPC hands the time to TCP only where
+    # keepalive is on. Its pings are rare: servers take more than one in 5 minutes for an attack.
+    ("grpc.keepalive_timeout_ms", DEAD_CONNECTION_SECONDS * 1000),
+    ("grpc.keepalive_time_ms", 600_000),
 )
 
 

@@ -12,6 +12,7 @@ import ssl
 import threading
 from contextlib import suppress
 from logging import WARNING
+from pathlib import Path
 from typing import cast
 
 import anyio.to_thread
@@ -26,6 +27,8 @@ from bouquet.superlink.handshake_log import LEFT, refusal_reason
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 TLS_HANDSHAKE = b"\x16\x03"
+UNIX = "unix:"
+BACKLOG = 128
 MAX_HEAD_BYTES = 64 * 1024
 MAX_CONNECTIONS = 512  # further ones wait in the listening socket's queue
 GREETING_SECONDS = 10.0  # for the TLS handshake, and again for the head of the first request
@@ -146,7 +149,8 @@ class ControlPort:
         """Listen, and start to serve.
 
         Args:
-            address: Host and port to listen on; port 0 is any free one.
+            address: Host and port to listen on, port 0 for any free one; or `unix:` and the path of a socket, which
+                only this process's user may open.
             grpc_address: Host and port of the gRPC server, which speaks without TLS.
             app: Answers the HTTP requests.
             certificate: Files of the certificate and its key; None to serve without TLS.
@@ -155,7 +159,6 @@ class ControlPort:
             OSError: The address cannot be used, or the certificate cannot be read.
         """
         self.grpc_address = split(grpc_address)
-        host, port = split(address)
         self._tls = tls_context(*certificate) if certificate else None
         self._uvicorn = uvicorn.Config(
             app,
@@ -171,10 +174,8 @@ class ControlPort:
         )
         self._uvicorn.load()
         self._state = ServerState()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=host == "::")
+        self._listener, self.address = listen(address)
         self._listener.setblocking(False)
-        self.address = f"{address.rpartition(':')[0]}:{self._listener.getsockname()[1]}"
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
@@ -245,6 +246,26 @@ class ControlPort:
                 connection.transport.abort()
 
 
+def listen(address: str) -> tuple[socket.socket, str]:
+    """Return a socket that listens at an address, and the address with its port.
+
+    Raises:
+        OSError: The address cannot be used.
+    """
+    if address.startswith(UNIX):
+        path = Path(address.removeprefix(UNIX))
+        path.unlink(missing_ok=True)  # of an earlier process
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(BACKLOG)
+        return listener, address
+    host, port = split(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::")
+    return listener, f"{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
+
+
 def split(address: str) -> tuple[str, int]:
     """Return host and port of an address; raise `OSError` if it is none."""
     if (parsed := parse_address(address)) is None:
@@ -260,8 +281,10 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def peer_name(address: tuple[str, int]) -> str:
+def peer_name(address: tuple[str, int] | str) -> str:
     """Return a client's address as gRPC writes it."""
+    if isinstance(address, str):  # a Unix socket
+        return UNIX
     host, port = address[:2]
     return f"ipv4:{host}:{port}" if ipaddress.ip_address(host).version == 4 else f"ipv6:[{host}]:{port}"  # noqa: PLR2004
 

@@ -35,29 +35,16 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.supercore.retry import RetryInvoker
 from flwr.supercore.run import Run, RunNotRunningException
 
-from bouquet.contract.partitions import NUM_PARTITIONS_HEADER, PARTITION_ID_HEADER
+from bouquet.contract.partitions import NUM_PARTITIONS_HEADER
 from bouquet.flower.channels import open_channel
 from bouquet.flower.heartbeat import Heartbeat
 from bouquet.flower.holding import HoldClientInterceptor
+from bouquet.flower.partition_interceptor import Partition, PartitionInterceptor
 from bouquet.flower.signatures import NodeKeys, SigningInterceptor
 
 
 class SuperLinkUnreachableError(Exception):
     """The SuperNode has given up on a call: the SuperLink could not be reached in time, or it refused the call."""
-
-
-class PartitionInterceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] # grpc has no types
-    """Sends the node's partition-id in the metadata of each call. A stock SuperLink ignores it."""
-
-    def __init__(self, partition_id: int) -> None:
-        self._header = (PARTITION_ID_HEADER, str(partition_id))
-
-    def intercept_unary_unary(
-        self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
-    ) -> Any:
-        """Add the partition-id to the metadata of one call."""
-        metadata = (*(client_call_details.metadata or ()), self._header)
-        return continuation(client_call_details._replace(metadata=metadata), request)
 
 
 class FleetClient:
@@ -76,7 +63,7 @@ class FleetClient:
         retry_invoker: RetryInvoker,
         on_online: Callable[[int], None] = lambda node_id: None,
         on_offline: Callable[[str], None] = lambda reason: None,
-        partition_id: int | None = None,
+        partition: Partition | None = None,
     ) -> None:
         """Prepare a connection; entering the `with` block makes the first call.
 
@@ -87,7 +74,7 @@ class FleetClient:
             retry_invoker: Repeats calls that fail.
             on_online: Called with the node id once the node is active, and at each acknowledged heartbeat.
             on_offline: Called with the reason after a heartbeat that shows that the node is offline.
-            partition_id: The partition that the node holds, which the SuperLink is told; None if it holds none.
+            partition: The node's partition, which the SuperLink is told, or assigns; None: it is not mentioned.
         """
         self._registers_itself = keys is None
         keys = keys or generate_key_pairs()
@@ -103,7 +90,7 @@ class FleetClient:
                 RuntimeVersionClientInterceptor(component_name="SuperNode"),
                 SigningInterceptor(keys),
                 HoldClientInterceptor(),
-                *([] if partition_id is None else [PartitionInterceptor(partition_id)]),
+                *([] if partition is None else [PartitionInterceptor(partition)]),
             ],
         )
         self._stub = FleetStub(self._channel)

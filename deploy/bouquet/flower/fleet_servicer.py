@@ -5,12 +5,13 @@ delivered to it and has no reply was lost with a process or a connection. The me
 confirmed it, and answered with an error otherwise.
 """
 
+from contextlib import suppress
 from logging import INFO, WARNING
 from pathlib import Path
 
 import grpc
 from flwr.app import Error, Message
-from flwr.common.constant import PUBLIC_KEY_HEADER, ErrorCode
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, PUBLIC_KEY_HEADER, ErrorCode
 from flwr.common.logger import log
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
@@ -18,17 +19,14 @@ from flwr.supercore.constant import NodeStatus
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.utils import get_metadata_bytes
 
-from bouquet.contract.partitions import (
-    NUM_PARTITIONS_HEADER,
-    PARTITION_ID_HEADER,
-    ReportedPartitions,
-    read_num_partitions,
-)
+from bouquet.contract.keys import derive_key, public_key
+from bouquet.contract.partitions import NUM_PARTITIONS_HEADER, PARTITION_ID_HEADER, read_num_partitions
 from bouquet.flower.holding import hold, requested_hold
 from bouquet.flower.link_state import StateFactory
 from bouquet.flower.messages import with_message_id
 from bouquet.flower.object_files import ObjectFilesFactory
 from bouquet.flower.superlink_events import SuperLinkEvents, end_key, missing_objects, node_key, replies_key
+from bouquet.superlink.partition_map import NoPartitionError, Origin, PartitionMap
 
 NODE_HOLD_SECONDS = 20.0  # of a PullMessages without a message
 RUN_HOLD_SECONDS = 20.0  # of a GetRun that waits for the run's end
@@ -44,12 +42,26 @@ class EventFleetServicer(FleetServicer):
         enable_supernode_auth: bool,
         events: SuperLinkEvents,
         run_dir: Path,
+        partitions: PartitionMap,
+        seed: bytes | None = None,
     ) -> None:
+        """Prepare the API.
+
+        Args:
+            state_factory: Creates the state.
+            objectstore_factory: Creates the object store.
+            enable_supernode_auth: Whether only nodes with a registered key are admitted.
+            events: The events of this SuperLink.
+            run_dir: The SuperLink's run folder.
+            partitions: Which node holds which partition.
+            seed: The secret from which the nodes of a cluster derive their keys; None outside of a cluster.
+        """
         super().__init__(state_factory, objectstore_factory, enable_supernode_auth)
         self._states = state_factory
         self._events = events
         self._run_dir = run_dir
-        self._partitions = ReportedPartitions(run_dir)
+        self._partitions = partitions
+        self._seed = seed
         self._pulls: dict[int, object] = {}  # the newest PullMessages of each node
 
     def ActivateNode(
@@ -63,6 +75,8 @@ class EventFleetServicer(FleetServicer):
         node_id = state.get_node_id_by_public_key(request.public_key)
         # The interceptor verified the key in the metadata, not that the request is about the same key.
         is_holder = get_metadata_bytes(context.invocation_metadata(), PUBLIC_KEY_HEADER) == request.public_key
+        if node_id is None and is_holder:
+            node_id = self._register_slot(request.public_key, context)
         if node_id is not None and is_holder and self._is_online(node_id):
             if liveness.answers(node_id):
                 log(WARNING, "SuperNode %s is already online: a second process with the same key is refused", node_id)
@@ -70,7 +84,10 @@ class EventFleetServicer(FleetServicer):
                 log(INFO, "SuperNode %s reconnected: its previous process is gone", node_id)
                 state.deactivate_node(node_id)
         if node_id is not None and is_holder:
-            self._record_partition(node_id, context)  # before a run can see the node
+            try:
+                self._admit(node_id, context)  # before a run can see the node
+            except NoPartitionError as error:
+                context.abort(grpc.StatusCode.UNAVAILABLE, str(error))  # the node tries again
         response = super().ActivateNode(request, context)
         liveness.seen(response.node_id)
         return response
@@ -80,6 +97,7 @@ class EventFleetServicer(FleetServicer):
     ) -> fleet_pb2.DeactivateNodeResponse:
         """Mark a node as offline, and wake the ServerApps that wait for it."""
         response = super().DeactivateNode(request, context)
+        self._partitions.gone(request.node_id, ended=True)
         self._events.notify_offline(self._states.state().messages, request.node_id)
         return response
 
@@ -88,7 +106,7 @@ class EventFleetServicer(FleetServicer):
     ) -> heartbeat_pb2.SendNodeHeartbeatResponse:
         """Keep a node online."""
         self._events.liveness.seen(request.node.node_id)
-        self._record_partition(request.node.node_id, context)
+        self._note_call(request.node.node_id, context)
         return super().SendNodeHeartbeat(request, context)
 
     def PullMessages(
@@ -99,7 +117,7 @@ class EventFleetServicer(FleetServicer):
         node_id = request.node.node_id
         key = node_key(node_id)
         self._pulls[node_id] = this_pull = object()
-        self._record_partition(node_id, context)
+        self._note_call(node_id, context)
         self._resolve_in_flight(node_id)
 
         def is_superseded() -> bool:  # the node has called again, so nobody waits for this answer
@@ -166,15 +184,29 @@ class EventFleetServicer(FleetServicer):
             context.set_trailing_metadata((*(context.trailing_metadata() or ()), own))
         return response
 
-    def _record_partition(self, node_id: int, context: grpc.ServicerContext) -> None:
-        """Record which partition the calling node holds; a stock SuperNode does not say."""
-        partition_id = dict(context.invocation_metadata() or ()).get(PARTITION_ID_HEADER, "")
-        if not (partition_id.isascii() and partition_id.isdigit()):
-            return
+    def _register_slot(self, key: bytes, context: grpc.ServicerContext) -> int | None:
+        """Register the key of a cluster's slot, which only a holder of the seed can have; return its node id."""
+        slot = Origin.of(dict(context.invocation_metadata() or ())).slot
+        if self._seed is None or slot is None or public_key(derive_key(self._seed, slot)) != key:
+            return None
+        # As Flower registers a node. It refuses a key whose node was removed.
+        return int(self._states.state().create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0))
+
+    def _note_call(self, node_id: int, context: grpc.ServicerContext) -> None:
+        """Note that a node has called; it keeps its partition while no other one is free."""
+        with suppress(NoPartitionError):
+            self._admit(node_id, context)
+
+    def _admit(self, node_id: int, context: grpc.ServicerContext) -> None:
+        """Note which partition a node holds, or tell it in the metadata of the answer; a stock SuperNode ignores it."""
         try:
-            self._partitions.record(node_id, int(partition_id))
+            assigned = self._partitions.admit(node_id, Origin.of(dict(context.invocation_metadata() or ())))
         except OSError as error:
             log(WARNING, "The partition-id of SuperNode %s cannot be written: %s", node_id, error)
+            return
+        told = {PARTITION_ID_HEADER: assigned, NUM_PARTITIONS_HEADER: self._partitions.num_partitions}
+        metadata = [(name, str(value)) for name, value in told.items() if value is not None]
+        context.set_trailing_metadata((*(context.trailing_metadata() or ()), *metadata))
 
     def _is_online(self, node_id: int) -> bool:
         return bool(self._states.state().get_node_info(node_ids=[node_id], statuses=[NodeStatus.ONLINE]))

@@ -14,6 +14,7 @@ from flwr.supercore.run import Run, RunNotRunningException
 from bouquet.flower.fleet_client import SuperLinkUnreachableError
 from bouquet.flower.holding import holding
 from bouquet.flower.notifier import KeyedListener, KeyedNotifier
+from bouquet.flower.partition_interceptor import Partition
 
 TASKS, REPLIES = "tasks", "replies"
 """Keys of the notifier: a task may be started; a reply, or a part of one, was handed over."""
@@ -37,13 +38,16 @@ class NodeSession:
             the SuperLink has accepted the node.
         on_offline: Called with the reason when the SuperLink no longer counts the node as online.
         on_run_ended: Called with the id of a run that has ended, for whatever reason.
+        partition: The partition that the node holds.
     """
 
     def __init__(
         self,
         on_online: Callable[[int], None] = lambda node_id: None,
         on_offline: Callable[[str], None] = lambda reason: None,
+        partition: Partition | None = None,
     ) -> None:
+        self.partition = partition or Partition()
         self.notifier = KeyedNotifier()
         self.tasks = KeyedListener(self.notifier, TASKS)
         self.is_receiving = False
@@ -53,14 +57,13 @@ class NodeSession:
         self._is_working = False  # from the arrival of a message until its reply is sent
         self._leave_reason = ""
         self._end_lock = threading.Lock()
-        self._supernodes: int | None = None
         self._watched_runs: set[int] = set()
 
     # The node's place in the fleet, as a `bouquet.node.slot.FleetSizeListener`
 
     def resize(self, supernodes: int) -> None:
         """Have runs that begin from now on see `supernodes` partitions, unless the SuperLink gives their number."""
-        self._supernodes = supernodes
+        self.partition.num_partitions = supernodes
 
     def leave(self, reason: str) -> None:
         """End as on SIGTERM, after the message that the node works on."""
@@ -70,8 +73,9 @@ class NodeSession:
 
     def node_config(self, configured: UserConfig) -> UserConfig:
         """Return the node config for a run that begins now: a copy, because Flower keeps it with the run."""
-        changes: UserConfig = {} if self._supernodes is None else {"num-partitions": self._supernodes}
-        return configured | changes
+        partition = self.partition
+        known = {"partition-id": partition.partition_id, "num-partitions": partition.num_partitions}
+        return configured | {key: value for key, value in known.items() if value is not None}
 
     def _end(self) -> None:
         # Once: a second signal would kill the process before the first has ended it in order.

@@ -132,6 +132,8 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
     ),
     "fleet_servicer": (
         "flwr.common.constant.ErrorCode",
+        "flwr.common.constant.NOOP_ACCOUNT_NAME",
+        "flwr.common.constant.NOOP_FLWR_AID",
         "flwr.common.constant.PUBLIC_KEY_HEADER",
         "flwr.common.logger.log",
         "flwr.proto.fleet_pb2",

@@ -13,7 +13,7 @@ from flwr.app import Message, Metadata
 from flwr.common.logger import log
 
 from bouquet.contract.fleet_size import read_size
-from bouquet.contract.partitions import read_partition_ids, remove_num_partitions, write_num_partitions
+from bouquet.contract.partitions import SIZE, read_partition_ids, remove_num_partitions, write_num_partitions
 from bouquet.errors import FleetError
 from bouquet.flower.members import Members
 from bouquet.flower.messages import error_from_node
@@ -180,7 +180,7 @@ class RunGrid(WaitingGrid):
 
         def is_complete() -> bool:
             nonlocal online, size, logged
-            size = read_size(self.settings.size_file) if self.settings.size_file else None
+            size = read_size(self.settings.run_dir / SIZE)
             online = list(super(RunGrid, self).get_node_ids())
             missing = len(online) < (size or 1)
             if missing and len(online) != logged:

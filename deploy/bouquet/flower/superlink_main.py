@@ -42,6 +42,7 @@ from bouquet.flower.object_files import ObjectFilesFactory
 from bouquet.flower.superlink_events import SuperLinkEvents
 from bouquet.flower.superlink_runtime import EventRuntimeServicer
 from bouquet.flower.version import check_version
+from bouquet.superlink.partition_map import PartitionMap
 
 LOOPBACK = "127.0.0.1:0"
 
@@ -57,6 +58,9 @@ class EventLifespan(SuperLinkLifespan):
         events: SuperLinkEvents,
         *,
         run_dir: Path,
+        partitions: PartitionMap,
+        seed: bytes | None = None,
+        control_socket: str | None = None,
         first: bool,
     ) -> None:
         """Prepare a SuperLink.
@@ -67,6 +71,9 @@ class EventLifespan(SuperLinkLifespan):
             objects: Creates the object store.
             events: The events of this SuperLink, shared by its servicers and the caller.
             run_dir: The container's run folder, which has the files of `bouquet.contract.partitions`.
+            partitions: Which node holds which partition.
+            seed: The secret from which the nodes of a cluster derive their keys; None outside of a cluster.
+            control_socket: Where the Control API listens in place of `config.control_address`: `unix:` and a path.
             first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
         """
         super().__init__(config, states)
@@ -74,6 +81,9 @@ class EventLifespan(SuperLinkLifespan):
         self._objects = objects
         self._events = events
         self._run_dir = run_dir
+        self._partitions = partitions
+        self._seed = seed
+        self._control_address = control_socket or config.control_address
         self._first = first
         self.control_port: ControlPort | None = None
 
@@ -86,6 +96,7 @@ class EventLifespan(SuperLinkLifespan):
         self._events.liveness.on_gone = self._on_node_gone
         self._events.is_responsive = state.is_responsive
         super().startup()
+        self._partitions.keep_updating()
         self._events.on_serving()
 
     def shutdown(self) -> None:
@@ -99,6 +110,7 @@ class EventLifespan(SuperLinkLifespan):
         state = self._states.state()
         if state.deactivate_node(node_id):
             log(WARNING, "SuperNode %s is offline: its connection was lost, and it did not call again", node_id)
+            self._partitions.gone(node_id, ended=False)
             self._events.notify_offline(state.messages, node_id)
 
     def _start_control_api(self) -> None:
@@ -124,7 +136,7 @@ class EventLifespan(SuperLinkLifespan):
         server.start()
         self.grpc_servers.append(server)
         self.control_port = ControlPort(
-            config.control_address,
+            self._control_address,
             server.bound_address,
             ControlHttp(servicer, config.authn_plugin),
             None if config.insecure else (str(config.ssl_certfile), str(config.ssl_keyfile)),
@@ -167,7 +179,13 @@ class EventLifespan(SuperLinkLifespan):
         """Start the API for SuperNodes, as Flower's `_run_fleet_api_grpc_rere` does."""
         config = self.config
         servicer = EventFleetServicer(
-            self._states, self._objects, config.enable_supernode_auth, self._events, self._run_dir
+            self._states,
+            self._objects,
+            config.enable_supernode_auth,
+            self._events,
+            self._run_dir,
+            self._partitions,
+            self._seed,
         )
         server = generic_create_grpc_server(
             servicer_and_add_fn=(servicer, add_FleetServicer_to_server),
@@ -185,9 +203,17 @@ class EventLifespan(SuperLinkLifespan):
 
 
 def create_lifespan(
-    config: SuperLinkLifespanConfig, events: SuperLinkEvents, files: MessageFiles, *, run_dir: Path, first: bool
+    config: SuperLinkLifespanConfig,
+    events: SuperLinkEvents,
+    files: MessageFiles,
+    *,
+    run_dir: Path,
+    partitions: PartitionMap,
+    seed: bytes | None = None,
+    control_socket: str | None = None,
+    first: bool,
 ) -> EventLifespan:
-    """Return a SuperLink that is ready to start.
+    """Return a SuperLink that is ready to start; the arguments are those of `EventLifespan` and `run_superlink`.
 
     Raises:
         ValueError: The arguments ask for something that this SuperLink cannot do.
@@ -202,16 +228,38 @@ def create_lifespan(
         raise ValueError(f"--database is {database!r}, which is not an SQLite database: give the path of a file.")
     objects = ObjectFilesFactory(database, files)
     states = StateFactory(database, get_federation_manager(is_simulation=config.simulation), objects, files)
-    return EventLifespan(config, states, objects, events, run_dir=run_dir, first=first)
+    return EventLifespan(
+        config,
+        states,
+        objects,
+        events,
+        run_dir=run_dir,
+        partitions=partitions,
+        seed=seed,
+        control_socket=control_socket,
+        first=first,
+    )
 
 
-def run_superlink(events: SuperLinkEvents, files: MessageFiles, *, run_dir: Path, first: bool = True) -> None:
+def run_superlink(
+    events: SuperLinkEvents,
+    files: MessageFiles,
+    *,
+    run_dir: Path,
+    partitions: PartitionMap,
+    seed: bytes | None = None,
+    control_socket: str | None = None,
+    first: bool = True,
+) -> None:
     """Run `flower-superlink` with the arguments in `sys.argv`; it ends with `SystemExit`.
 
     Args:
         events: Gets the SuperLink's events.
         files: Where messages are kept for the process that replaces this one after a crash.
         run_dir: The container's run folder, which has the files of `bouquet.contract.partitions`.
+        partitions: Which node holds which partition.
+        seed: The secret from which the nodes of a cluster derive their keys; None outside of a cluster.
+        control_socket: Where the Control API listens in place of its address: `unix:` and a path.
         first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
     """
     check_version()
@@ -221,7 +269,16 @@ def run_superlink(events: SuperLinkEvents, files: MessageFiles, *, run_dir: Path
     event(EventType.RUN_SUPERLINK_ENTER)
     lifespan: EventLifespan | None = None
     try:
-        lifespan = create_lifespan(config, events, files, run_dir=run_dir, first=first)
+        lifespan = create_lifespan(
+            config,
+            events,
+            files,
+            run_dir=run_dir,
+            partitions=partitions,
+            seed=seed,
+            control_socket=control_socket,
+            first=first,
+        )
         lifespan.startup()
     except Exception as error:
         if lifespan is not None:

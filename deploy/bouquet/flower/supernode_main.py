@@ -253,5 +253,5 @@ def _fleet_client(config: SuperNodeLifespanConfig, session: NodeSession) -> Flee
         ),
         session.on_online,
         session.on_offline,
-        partition_id if isinstance(partition_id := config.node_config.get("partition-id"), int) else None,
+        session.partition,
     )

@@ -9,18 +9,19 @@ import os
 import sys
 from functools import partial
 
-from bouquet.contract.fleet_size import read_size
-from bouquet.contract.keys import key_path, wait_for_identity
+from bouquet.contract.fleet_size import read_partitions
+from bouquet.contract.keys import derive_key, key_path, read_seed, wait_for_identity, write_identity
 from bouquet.contract.leases import lease_partition
 from bouquet.contract.tls_files import CA
 from bouquet.errors import SettingError, report_errors
+from bouquet.files import write_if_changed
 from bouquet.gpu import nvidia, plan
 from bouquet.node.cores import share_of_cores
 from bouquet.node.slot import acquire_partition
 from bouquet.runtime import grpc_proxy, hub_cache
 from bouquet.runtime.process import exec_module, resolve_port
 from bouquet.settings.env import INSECURE_WARNING
-from bouquet.settings.node import PARTITION_ID, PARTITION_PINNED, SuperNodeSettings
+from bouquet.settings.node import PARTITION_ID, PARTITION_PINNED, SLOT, SuperNodeSettings
 from bouquet.settings.node_config_settings import Value, notation
 
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
@@ -50,11 +51,37 @@ def command_line(settings: SuperNodeSettings, partition_id: int, supernodes: int
 
 
 def acquire_slot(settings: SuperNodeSettings) -> tuple[int, int]:
-    """Return the partition-id that this SuperNode holds until it ends, and the fleet's size."""
+    """Return the partition-id that this SuperNode holds until it ends, and the number of partitions.
+
+    In a cluster, and where it has joined from another machine, the SuperLink assigns the partition later. The number
+    then stands for the node's key, and the node does not share its machine's cores and GPUs with others of the fleet.
+    """
+    if settings.slot is not None:
+        return settings.slot, 1
+    if settings.joined:
+        return settings.partition_id or 0, 1
     leases, wanted, source = settings.directories.leases, settings.partition_id, settings.partition_id_source
     if settings.size_file is None:  # a fleet whose size does not change
         return lease_partition(leases, settings.supernodes, wanted, source), settings.supernodes
-    return acquire_partition(leases, partial(read_size, settings.size_file), wanted, source)
+    return acquire_partition(leases, partial(read_partitions, settings.size_file), wanted, source)
+
+
+def derive_identity(settings: SuperNodeSettings, slot: int) -> None:
+    """Write the key of a cluster's slot, and the CA's certificate, where this SuperNode reads them.
+
+    Raises:
+        SettingError: The seed or the CA's certificate cannot be read.
+    """
+    assert settings.seed_file is not None  # noqa: S101  for mypy
+    identities = settings.directories.identities
+    write_identity(identities, slot, derive_key(read_seed(settings.seed_file), slot))
+    if settings.ca_file is not None:
+        try:
+            write_if_changed(identities / CA, settings.ca_file.read_bytes())
+        except OSError as error:
+            raise SettingError(
+                "BOUQUET_CA_FILE", settings.ca_file, str(error.strerror), "give the file with the CA's certificate"
+            ) from error
 
 
 def security(settings: SuperNodeSettings, partition_id: int) -> list[str]:
@@ -74,10 +101,14 @@ def main() -> None:
     grpc_proxy.only_on_request()
     hub_cache.link(*settings.hub_cache)
     partition_id, supernodes = acquire_slot(settings)
-    try:
-        settings.node_config.check_partitions(supernodes)
-    except SettingError as error:  # a warning: the fleet may be growing
-        sys.stderr.write(f"bouquet: warning: {error}\n")
+    if settings.slot is not None:
+        os.environ[SLOT] = str(settings.slot)
+        derive_identity(settings, settings.slot)
+    elif not settings.joined:
+        try:
+            settings.node_config.check_partitions(supernodes)
+        except SettingError as error:  # a warning: the fleet may be growing
+            sys.stderr.write(f"bouquet: warning: {error}\n")
     os.environ[PARTITION_ID] = str(partition_id)
     os.environ[PARTITION_PINNED] = str(int(settings.partition_id is not None))
     if settings.insecure:

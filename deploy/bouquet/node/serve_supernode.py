@@ -15,6 +15,7 @@ from bouquet.executor.linux import share_freed_memory
 from bouquet.flower import stock
 from bouquet.flower.fleet_client import SuperLinkUnreachableError
 from bouquet.flower.node_session import NodeSession
+from bouquet.flower.partition_interceptor import Partition
 from bouquet.flower.supernode_main import run_supernode
 from bouquet.flower.task_queue import RuntimeApi, TaskQueue, TaskType
 from bouquet.node.slot import FleetSizeListener, watch_fleet_size
@@ -77,7 +78,7 @@ def _serve_warm(
         status.set_offline()
 
     share_freed_memory()
-    session = NodeSession(online, offline)
+    session = NodeSession(online, offline, _partition(settings))
     api = RuntimeApi(address=_value(arguments, "--clientappio-api-address"))
     tasks = TaskQueue(api, TaskType.CLIENT_APP, session.tasks)
     executor = Executor(tasks, api, executor_settings, app_folders=AppFolders(settings.directories.run / "apps"))
@@ -105,7 +106,20 @@ def _serve_stock(
     stock.supernode(arguments, registered)
 
 
+def _partition(settings: ServingNodeSettings) -> Partition:
+    """Return the node's partition as it is known before the SuperLink has said anything."""
+    is_known = settings.slot is None and (settings.pinned or not settings.joined)
+    return Partition(
+        settings.partition_id if is_known else None,
+        slot=settings.slot,
+        joined=settings.joined,
+        pinned=settings.joined and settings.pinned,
+    )
+
+
 def _watch_fleet_size(settings: ServingNodeSettings, listener: FleetSizeListener) -> None:
+    if settings.slot is not None or settings.joined:
+        return  # the SuperLink assigns the partition
     watch_fleet_size(settings.size_file, settings.directories.leases, settings.partition_id, settings.pinned, listener)
 
 

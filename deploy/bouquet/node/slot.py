@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from bouquet.contract.fleet_size import read_size
+from bouquet.contract.fleet_size import read_partitions
 from bouquet.contract.leases import is_claimed, lease_partition
 from bouquet.errors import FleetError
 
@@ -93,7 +93,7 @@ def watch_fleet_size(
 def _watch(size_file: Path | None, leases: Path, partition_id: int, pinned: bool, listener: FleetSizeListener) -> None:
     known = None
     while True:
-        supernodes = read_size(size_file) if size_file else None
+        supernodes = read_partitions(size_file) if size_file else None
         if supernodes is not None and partition_id >= supernodes:
             return listener.leave(
                 f"the fleet now has {supernodes} SuperNodes, so this one cannot keep partition-id {partition_id} and "

@@ -76,6 +76,11 @@ def ensure(settings: CertificateSettings, now: datetime.datetime | None = None) 
     )
 
 
+def new_authority(folder: Path, now: datetime.datetime | None = None) -> None:
+    """Write a CA, `ca.crt` and `ca.key`, into a folder; keep a CA that is there and valid for long enough."""
+    _authority(folder, now or datetime.datetime.now(datetime.UTC))
+
+
 def check_user_certificates(folder: Path, label: str, now: datetime.datetime | None = None) -> datetime.datetime:
     """Return when the user's own certificate expires.
 

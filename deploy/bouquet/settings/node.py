@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from bouquet.contract.keys import SEED_FILE
+from bouquet.errors import SettingError
 from bouquet.gpu.plan import describe_assigned
 from bouquet.settings.env import (
     MAX_SUPERNODES,
     Directories,
     Environment,
+    choice,
     hub_cache,
     is_insecure,
     size_file,
@@ -23,6 +26,8 @@ from bouquet.settings.node_config_settings import NodeConfigSettings
 
 PARTITION_ID, PARTITION_PINNED = "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED"
 """The variables by which the entry point passes the partition to the serving process."""
+SLOT = "BOUQUET_SLOT"
+"""The variable by which it passes the slot of a node in a cluster."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,10 @@ class SuperNodeSettings:
         size_file: The file with the fleet's size, which may change.
         partition_id: The partition that this SuperNode is pinned to; None for any free one.
         partition_id_source: The setting that `partition_id` comes from.
+        slot: The node's slot in a cluster, from 0; None outside of a cluster.
+        seed_file: The file with the secret from which a node in a cluster derives its key.
+        ca_file: The file with the CA's certificate, in a cluster.
+        joined: Whether the node has joined a fleet on another machine.
         superlink: Address of the SuperLink's Fleet API.
         superlink_max_wait: Seconds that the node tries to reach the SuperLink.
         dataset: Folder with the node's own data.
@@ -50,6 +59,10 @@ class SuperNodeSettings:
     size_file: Path | None
     partition_id: int | None
     partition_id_source: str
+    slot: int | None
+    seed_file: Path | None
+    ca_file: Path | None
+    joined: bool
     superlink: str
     superlink_max_wait: int
     dataset: str | None
@@ -67,12 +80,25 @@ class SuperNodeSettings:
         file = size_file(environment)
         size = MAX_SUPERNODES if file else supernodes(environment)
         partition_id, source = _pinned_partition(environment, size)
+        seed, ca = (text(environment, name, "") for name in (SEED_FILE, "BOUQUET_CA_FILE"))
+        slot = _slot(environment)[0]
+        if seed and slot is None:
+            raise SettingError(
+                SEED_FILE,
+                seed,
+                "this node has no slot in a cluster, so it can derive no key",
+                "set TASK_SLOT={{.Task.Slot}} in a Swarm service, or run it in a StatefulSet of Kubernetes",
+            )
         keys = text(environment, "BOUQUET_NODE_CONFIG_FILE", "")
         return cls(
             supernodes=size,
             size_file=file,
             partition_id=partition_id,
             partition_id_source=source,
+            slot=slot if seed else None,
+            seed_file=Path(seed) if seed else None,
+            ca_file=Path(ca) if ca else None,
+            joined=choice(environment, "BOUQUET_JOINED", ("0", "1")) == "1",
             superlink=text(environment, "SUPERLINK", "superlink:9092"),
             superlink_max_wait=whole_number(environment, "SUPERLINK_MAX_WAIT", 300, 1, 86400),
             dataset=text(environment, "BOUQUET_DATASET", "") or None,
@@ -90,11 +116,13 @@ class SuperNodeSettings:
 
 @dataclass(frozen=True)
 class ServingNodeSettings:
-    """Settings of a SuperNode's serving process; the entry point sets the first three.
+    """Settings of a SuperNode's serving process; the entry point sets the first three, and the slot.
 
     Attributes:
         partition_id: The partition that the node holds.
         pinned: Whether it must hold this very partition, so that it yields to no other node.
+        slot: Its slot in a cluster, from 0; None outside of a cluster.
+        joined: Whether the node has joined a fleet on another machine.
         device: What the node's apps compute on, as shown to people.
         size_file: The file with the fleet's size; None if the size does not change.
         directories: Where its files are.
@@ -102,6 +130,8 @@ class ServingNodeSettings:
 
     partition_id: int
     pinned: bool
+    slot: int | None
+    joined: bool
     device: str
     size_file: Path | None
     directories: Directories
@@ -112,6 +142,8 @@ class ServingNodeSettings:
         return cls(
             partition_id=int(text(environment, PARTITION_ID, "0")),
             pinned=text(environment, PARTITION_PINNED, "0") == "1",
+            slot=int(slot) if (slot := text(environment, SLOT, "")) else None,
+            joined=text(environment, "BOUQUET_JOINED", "0") == "1",
             device=describe_assigned(environment),
             size_file=size_file(environment),
             directories=Directories.read(environment),
@@ -125,6 +157,12 @@ def _pinned_partition(environment: Environment, supernodes: int) -> tuple[int | 
     """
     if text(environment, "PARTITION_ID", ""):
         return whole_number(environment, "PARTITION_ID", 0, 0, supernodes - 1), "PARTITION_ID"
+    slot, source = _slot(environment)
+    return slot, source or "PARTITION_ID"
+
+
+def _slot(environment: Environment) -> tuple[int | None, str]:
+    """Return a node's slot in a cluster, from 0, and its setting: Swarm's task slot, or a pod's ordinal."""
     # Compose does not expand Swarm's template, so its text is not a slot.
     if not environment.get("TASK_SLOT", "{{").startswith("{{") and text(environment, "TASK_SLOT", ""):
         return whole_number(environment, "TASK_SLOT", 1, 1, MAX_SUPERNODES) - 1, "TASK_SLOT"
@@ -133,4 +171,4 @@ def _pinned_partition(environment: Environment, supernodes: int) -> tuple[int | 
         # At most four digits: the random suffix of a Deployment's pod has five characters, which may all be digits.
         if ordinal := re.search(r"-(\d{1,4})$", pod):
             return int(ordinal[1]), "POD_NAME"
-    return None, "PARTITION_ID"
+    return None, ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from bouquet.settings.env import Directories, Environment, size_file, text, whole_number
+from bouquet.settings.env import Directories, Environment, text, whole_number
 
 VARIABLES = ("FLEET_DEADLINE", "ROUND_DEADLINE")
 """The environment variables that a user may set; the fleet sets the others."""
@@ -22,14 +22,12 @@ class RunSettings:
             in seconds.
         round_deadline: How long each phase waits for replies unless the app itself says how long, in seconds; None for
             no limit.
-        size_file: The file with the fleet's size; None if no size is configured.
         results_dir: The folder that gets a results folder for each run.
         run_dir: The SuperLink's run folder, which has the files of `bouquet.contract.partitions`.
     """
 
     fleet_deadline: float
     round_deadline: float | None
-    size_file: Path | None
     results_dir: Path
     run_dir: Path
 
@@ -39,7 +37,6 @@ class RunSettings:
         return cls(
             fleet_deadline=whole_number(environment, "FLEET_DEADLINE", 120, 1, MAX_SECONDS),
             round_deadline=whole_number(environment, "ROUND_DEADLINE", 3600, 0, MAX_SECONDS) or None,
-            size_file=size_file(environment),
             results_dir=Path(text(environment, "BOUQUET_RESULTS_DIR", "/var/lib/bouquet/results")),
             run_dir=Directories.read(environment).run,
         )

@@ -5,12 +5,15 @@ imported: so this module lets `handshake_log` set them and does not import gRPC.
 """
 
 import sys
+from dataclasses import replace
 
 from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
 from bouquet.errors import FleetError, report_errors
+from bouquet.oneshot import certificates
 from bouquet.runtime import grpc_proxy, hub_cache
 from bouquet.runtime.process import exec_module, resolve_port
 from bouquet.settings.env import INSECURE_WARNING
+from bouquet.settings.oneshot import CertificateSettings
 from bouquet.settings.superlink import SuperLinkSettings
 from bouquet.superlink import handshake_log
 
@@ -60,6 +63,10 @@ def main() -> None:
     if settings.insecure:
         sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
     else:
+        if settings.issues_certificate:
+            own = CertificateSettings.read()
+            own = replace(own, directories=replace(own.directories, identities=own.directories.server))
+            sys.stderr.write(f"bouquet: {certificates.ensure(own)}\n")
         handshake_log.start()
     exec_module("bouquet.superlink.serve_superlink", command_line(settings))
 

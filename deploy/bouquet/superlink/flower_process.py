@@ -15,6 +15,8 @@ from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.superlink_events import SuperLinkEvents
 from bouquet.flower.superlink_main import run_superlink
 from bouquet.runtime.health import keep_pulsing
+from bouquet.settings.superlink import FlowerProcessSettings
+from bouquet.superlink.partition_map import PartitionMap
 
 
 def main() -> None:
@@ -48,7 +50,19 @@ def main() -> None:
     )
     sys.argv = ["flower-superlink", *options.arguments, "--isolation", "process"]
     files = MessageFiles(options.message_files, options.large_files)
-    run_superlink(events, files, run_dir=options.run_dir, first=options.first)
+    settings = FlowerProcessSettings.read()
+    partitions = PartitionMap(
+        options.run_dir, settings.directories.state, settings.size_file, settings.expected_supernodes
+    )
+    run_superlink(
+        events,
+        files,
+        run_dir=options.run_dir,
+        partitions=partitions,
+        seed=settings.seed(),
+        control_socket=settings.control_socket,
+        first=options.first,
+    )
 
 
 if __name__ == "__main__":

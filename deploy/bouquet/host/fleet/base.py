@@ -89,8 +89,8 @@ class Fleet(Protocol):
 
 
 def is_complete(members: list[Member], supernodes: int) -> bool:
-    """Whether `members` are one SuperLink and `supernodes` SuperNodes, all healthy, one on each partition."""
+    """Whether `members` are one SuperLink and `supernodes` SuperNodes, all healthy, each on a partition of its own."""
     healthy = [member for member in members if member.healthy]
     superlinks = [member for member in healthy if member.role == "superlink"]
     partition_ids = [member.partition_id for member in healthy if member.role == "supernode"]
-    return len(superlinks) == 1 and len(members) == supernodes + 1 and set(partition_ids) == set(range(supernodes))
+    return len(superlinks) == 1 and len(members) == supernodes + 1 and len(set(partition_ids) - {None}) == supernodes

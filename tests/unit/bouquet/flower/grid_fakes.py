@@ -51,7 +51,6 @@ class FakeFleet:
         given: dict[str, Any] = {
             "fleet_deadline": 0.05,
             "round_deadline": 0.05,
-            "size_file": self.folder / "size",
             "results_dir": self.folder / "results",
             "run_dir": self.folder,
         }

@@ -73,7 +73,7 @@ def make_grid(folder: Path, answer: Answer, nodes: int = 5, **settings: Any) -> 
     """A grid whose fleet is online."""
     (folder / "run").mkdir(exist_ok=True)
     (folder / "size").write_text(f"{nodes}\n")
-    options: dict[str, Any] = {"fleet_deadline": 0.05, "round_deadline": 60, "size_file": folder / "size"} | settings
+    options: dict[str, Any] = {"fleet_deadline": 0.05, "round_deadline": 60} | settings
     run_settings = RunSettings(results_dir=folder / "results", run_dir=folder / "run", **options)
     write_partition_ids(folder / "run", {FIRST_NODE + k: k for k in range(nodes)})
     grid = FakeRunGrid("127.0.0.1:1", insecure=True, token="token", settings=run_settings)

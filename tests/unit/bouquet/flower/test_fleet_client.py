@@ -22,6 +22,7 @@ from flwr.supernode.start_client_internal import _make_fleet_connection_retry_in
 from bouquet.contract.partitions import NUM_PARTITIONS_HEADER, PARTITION_ID_HEADER
 from bouquet.flower.channels import with_quick_retries
 from bouquet.flower.fleet_client import FleetClient, SuperLinkUnreachableError
+from bouquet.flower.partition_interceptor import Partition
 from tests.unit.bouquet.flower.node_fakes import message, reply_to
 
 NODE_ID = 42
@@ -171,7 +172,7 @@ def test_a_node_says_in_each_call_which_partition_it_holds(fleet: tuple[FakeFlee
         connection.receive()
     assert servicer.partition_ids == {None}
     servicer.partition_ids.clear()
-    with client(address, partition_id=4) as connection:
+    with client(address, partition=Partition(4)) as connection:
         connection.receive()
     assert servicer.partition_ids == {"4"}
 

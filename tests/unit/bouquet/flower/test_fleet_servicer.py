@@ -18,7 +18,10 @@ from bouquet.contract.partitions import (
 from bouquet.flower import fleet_servicer, liveness
 from bouquet.flower.fleet_servicer import EventFleetServicer
 from bouquet.flower.superlink_events import SuperLinkEvents, replies_key
+from bouquet.superlink.partition_map import PartitionMap
 from tests.unit.bouquet.flower.fakes import Caller, Traffic
+
+SEED = b"a secret of at least 32 characters"
 
 
 class Fleet:
@@ -29,7 +32,13 @@ class Fleet:
         self.node_id = self.traffic.node_id
         self.events = SuperLinkEvents()
         self.servicer = EventFleetServicer(
-            self.traffic.states, self.traffic.objects, enable_supernode_auth=True, events=self.events, run_dir=folder
+            self.traffic.states,
+            self.traffic.objects,
+            enable_supernode_auth=True,
+            events=self.events,
+            run_dir=folder,
+            partitions=PartitionMap(folder, folder, expected=3),
+            seed=SEED,
         )
 
     def pull(self) -> list[str]:

@@ -24,6 +24,7 @@ from bouquet.flower.link_state import LinkState
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.superlink_events import LOGS, SuperLinkEvents, replies_key
 from bouquet.flower.superlink_main import EventLifespan, create_lifespan, run_superlink
+from bouquet.superlink.partition_map import PartitionMap
 from tests.unit.bouquet.flower.fakes import Traffic
 
 ANY_PORT = "127.0.0.1:0"
@@ -51,7 +52,12 @@ class SuperLink:
         self.arguments(*more)
         config = _parse_superlink_lifespan_config()
         lifespan = create_lifespan(
-            config, self.events, MessageFiles(self.folder / "messages"), run_dir=self.folder, first=first
+            config,
+            self.events,
+            MessageFiles(self.folder / "messages"),
+            run_dir=self.folder,
+            partitions=PartitionMap(self.folder, self.folder),
+            first=first,
         )
         self.lifespans.append(lifespan)
         return lifespan
@@ -63,6 +69,15 @@ class SuperLink:
         state = lifespan.state_factory.state()
         assert isinstance(state, LinkState)
         return state
+
+    def run(self) -> None:
+        """Run the SuperLink until it exits."""
+        run_superlink(
+            self.events,
+            MessageFiles(self.folder / "messages"),
+            run_dir=self.folder,
+            partitions=PartitionMap(self.folder, self.folder),
+        )
 
     def channel(self, api: int) -> grpc.Channel:
         """Connect to the API that started as number `api`."""
@@ -208,7 +223,7 @@ def test_a_superlink_serves_until_a_signal_and_then_shuts_down(superlink: SuperL
     superlink.monkeypatch.setattr("signal.pause", pause)
     superlink.monkeypatch.setattr("flwr.supercore.exit.signal_handler.flwr_exit", exit_by_signal)
     with pytest.raises(SystemExit):
-        run_superlink(superlink.events, MessageFiles(superlink.folder / "messages"), run_dir=superlink.folder)
+        superlink.run()
     assert done == ["serving: [True]", "SuperLink terminated gracefully.", "shutdown"]
 
 
@@ -218,7 +233,7 @@ def test_a_start_that_fails_is_reported_as_flower_does(
     superlink.database = superlink.folder / "missing" / "superlink.db"
     superlink.arguments()
     with pytest.raises(SystemExit):
-        run_superlink(superlink.events, MessageFiles(superlink.folder / "messages"), run_dir=superlink.folder)
+        superlink.run()
     ((code, message),) = exits
     assert code == ExitCode.SUPERLINK_INVALID_ARGS
     assert "unable to open database file" in message

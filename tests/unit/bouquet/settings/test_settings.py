@@ -199,9 +199,9 @@ def test_the_variables_of_the_executor_are_those_that_it_reads() -> None:
 
 
 def test_a_run_waits_two_minutes_for_the_fleet_and_an_hour_for_replies_by_default() -> None:
-    settings = RunSettings.read({"BOUQUET_SIZE_FILE": "/size", "BOUQUET_RUN_DIR": "/run"})
+    settings = RunSettings.read({"BOUQUET_RUN_DIR": "/run"})
     assert (settings.fleet_deadline, settings.round_deadline) == (120, 3600)
-    assert (settings.size_file, settings.run_dir) == (Path("/size"), Path("/run"))
+    assert settings.run_dir == Path("/run")
     assert RunSettings.read({"ROUND_DEADLINE": "0"}).round_deadline is None
 
 
