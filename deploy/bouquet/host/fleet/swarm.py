@@ -26,7 +26,7 @@ from bouquet.host.fleet.superlink_container import copy_results, read_packages
 from bouquet.host.packages.package_list import PackageList
 from bouquet.host.swarm import docker_swarm, host_images
 from bouquet.host.swarm.docker_swarm import Task, change
-from bouquet.host.swarm.stack import FOLDER, LIBRARY, STACK, SUPERLINK_LABEL
+from bouquet.host.swarm.stack import FOLDER, LEASE_FOLDER, SERVER_FOLDER, STACK, SUPERLINK_LABEL
 from bouquet.host.swarm.stack_secrets import ensure_secrets, remove_secrets
 from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT, HostSettings
@@ -39,7 +39,7 @@ DOWN_TIMEOUT = 60.0
 """Seconds that the containers of this host may take to end, and its networks to vanish."""
 NAMESPACE_LABEL, SERVICE_LABEL = "com.docker.stack.namespace", "com.docker.swarm.service.name"
 GPU_BUILD = PROJECT / "deploy" / "compose" / "gpu.yml"
-STATUS_FILES = f"{LIBRARY}/leases/nodes"
+STATUS_FILES = f"{LEASE_FOLDER}/nodes"
 FAILED_UPDATES = ("paused", "rollback_started", "rollback_paused", "rollback_completed")
 
 
@@ -285,7 +285,7 @@ class SwarmFleet:
             FleetError: The container is not running on this host.
         """
         try:
-            certificate = self._docker.container.execute(self._superlink(), ["cat", f"{LIBRARY}/server/{CA}"])
+            certificate = self._docker.container.execute(self._superlink(), ["cat", f"{SERVER_FOLDER}/{CA}"])
         except DockerException as error:
             raise FleetError("the SuperLink has no certificate yet", "wait, then repeat the command") from error
         return f"{str(certificate).strip()}\n".encode()
@@ -350,7 +350,9 @@ def _state(task: Task) -> str:
 
 def _tail(service: str) -> str:
     command = ["docker", "service", "logs", "--tail", str(LOG_TAIL_LINES), service]
-    return subprocess.run(command, check=False, capture_output=True, text=True, errors="replace").stdout
+    return subprocess.run(
+        command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ).stdout
 
 
 def _digest(*files: Path) -> str:

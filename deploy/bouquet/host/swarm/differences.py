@@ -70,7 +70,7 @@ DIFFERENCES = (
     ),
     Difference(
         "",
-        ("control", "networks.loopback", "volumes.control", "*.volumes./run/bouquet-control"),
+        ("control", "networks.loopback", "volumes.control", "*.volumes./var/lib/bouquet/control"),
         "service `control`",
         "Swarm publishes 127.0.0.1:9093 on 0.0.0.0, and clients of this port can run code on every node. So the "
         "SuperLink listens on a Unix socket, and a proxy in the host's network passes on what reaches the host's "
@@ -103,10 +103,10 @@ DIFFERENCES = (
     ),
     Difference(
         "`tmpfs`",
-        ("*.tmpfs", "*.volumes./tmp", "*.volumes./run/bouquet"),
+        ("*.tmpfs", "*.volumes./tmp", "*.volumes./run/bouquet-task", "*.environment.BOUQUET_RUN_DIR"),
         "`volumes`, type `tmpfs`",
-        "A stack ignores `tmpfs` silently. A volume of this type belongs to root and has mode 1777; one user runs in "
-        "a container.",
+        "A stack ignores `tmpfs` silently. A volume of this type belongs to root, with the mode of the image's folder, "
+        "or 1777 where the image has none. So it is mounted at other paths; one user runs in a container.",
     ),
     Difference(
         "`restart`",
@@ -170,7 +170,10 @@ DIFFERENCES = (
         (
             *("volumes.authority", "volumes.server", "volumes.identities", "volumes.leases"),
             *("*.volumes./var/lib/bouquet/server", "*.volumes./var/lib/bouquet/identities"),
-            "*.volumes./var/lib/bouquet/leases",
+            *("*.volumes./var/lib/bouquet/leases", "*.volumes./run/bouquet-leases"),
+            *("superlink.volumes./run/bouquet-server", "supernode.volumes./run/bouquet-identities"),
+            *("superlink.environment.BOUQUET_SERVER_DIR", "supernode.environment.BOUQUET_IDENTITY_DIR"),
+            "supernode.environment.BOUQUET_LEASE_DIR",
         ),
         "`tmpfs`, secrets",
         "A volume belongs to one host. Keys come from secrets and partition-ids from slots, so nothing is shared.",

@@ -23,9 +23,13 @@ HEADER = """\
 """
 UID = "49999"
 """The user of the containers, and its group."""
-SOCKET_FOLDER = "/run/bouquet-control"
-SOCKET = f"{SOCKET_FOLDER}/control.sock"
 LIBRARY = "/var/lib/bouquet"
+SOCKET_FOLDER = f"{LIBRARY}/control"
+SOCKET = f"{SOCKET_FOLDER}/control.sock"
+RUN_FOLDER, SERVER_FOLDER = "/run/bouquet-task", "/run/bouquet-server"
+IDENTITY_FOLDER, LEASE_FOLDER = "/run/bouquet-identities", "/run/bouquet-leases"
+"""Where a tmpfs is mounted. It belongs to root, with the mode of the image's folder, or 1777 where the image has none:
+so these are folders that the image does not have."""
 NAME = "${COMPOSE_PROJECT_NAME:-bouquet}"
 """The stack's name, as far as the file needs it."""
 SECRETS = ("seed", "ca_key", "ca_crt")
@@ -81,6 +85,8 @@ def _superlink(service: Mapping) -> Mapping:
         "SUPERNODES": f'{{{{index .Service.Labels "{SIZE_LABEL}"}}}}',
         "SUPERLINK_NAMES": "${SUPERLINK_NAMES:-}",
         "BOUQUET_ISSUE_CERTIFICATE": "1",
+        "BOUQUET_SERVER_DIR": SERVER_FOLDER,
+        "BOUQUET_RUN_DIR": RUN_FOLDER,
     }
     return _service(service) | {
         "hostname": "superlink",
@@ -92,8 +98,7 @@ def _superlink(service: Mapping) -> Mapping:
             _secret("ca_crt", f"{LIBRARY}/authority/ca.crt"),
         ],
         "volumes": [
-            *_scratch(service),
-            _tmpfs(f"{LIBRARY}/server"),
+            *map(_tmpfs, ("/tmp", RUN_FOLDER, SERVER_FOLDER)),  # noqa: S108
             *_kept(service, ("state", "results", "cache")),
             {"type": "volume", "source": "control", "target": SOCKET_FOLDER},
         ],
@@ -131,14 +136,18 @@ def _supernode(service: Mapping) -> Mapping:
     del environment["PARTITION_ID"]
     return _service(service) | {
         "hostname": "supernode-{{.Task.Slot}}",
-        "environment": environment | {"BOUQUET_CA_FILE": "/run/secrets/ca.crt"},
+        "environment": environment
+        | {
+            "BOUQUET_CA_FILE": "/run/secrets/ca.crt",
+            "BOUQUET_RUN_DIR": RUN_FOLDER,
+            "BOUQUET_IDENTITY_DIR": IDENTITY_FOLDER,
+            "BOUQUET_LEASE_DIR": LEASE_FOLDER,
+        },
         "networks": service["networks"],
         "sysctls": service["sysctls"],
         "secrets": [_secret("seed"), _secret("ca_crt", "ca.crt")],
         "volumes": [
-            *_scratch(service),
-            _tmpfs(f"{LIBRARY}/identities"),
-            _tmpfs(f"{LIBRARY}/leases"),
+            *map(_tmpfs, ("/tmp", RUN_FOLDER, IDENTITY_FOLDER, LEASE_FOLDER)),  # noqa: S108
             *_kept(service, ("cache",)),
         ],
         "deploy": {
@@ -172,10 +181,6 @@ def _environment(service: Mapping) -> Mapping:
         "HF_TOKEN_PATH": "/run/secrets/hf_token",
         "BOUQUET_SEED_FILE": "/run/secrets/seed",
     }
-
-
-def _scratch(service: Mapping) -> list[Mapping]:
-    return [_tmpfs(entry.partition(":")[0]) for entry in service["tmpfs"]]
 
 
 def _tmpfs(target: str) -> Mapping:

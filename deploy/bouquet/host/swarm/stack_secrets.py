@@ -1,6 +1,5 @@
 """The secrets of a stack: its CA, and the seed of its nodes' keys. They are created once and never overwritten."""
 
-import secrets
 import tempfile
 from pathlib import Path
 
@@ -8,8 +7,10 @@ from bouquet.contract.tls_files import CA, CA_KEY
 from bouquet.errors import FleetError
 from bouquet.host.swarm.docker_swarm import ask, change
 from bouquet.host.swarm.stack import SECRETS
+from bouquet.oneshot.authority import SEED, make_secrets
 
-SEED_BYTES = 32
+FILES = {"seed": SEED, "ca_key": CA_KEY, "ca_crt": CA}
+"""The file in which each secret is made."""
 
 
 def ensure_secrets(stack: str) -> list[str]:
@@ -29,21 +30,13 @@ def ensure_secrets(stack: str) -> list[str]:
             f"the secret {names[there]} exists, but {names[missing]} does not",
             f"create it again, or remove the other one, and a new CA is created: docker secret rm {names[there]}",
         )
-    missing_names = [each for each in SECRETS if each not in ours]
-    if not missing_names:
-        return []
-    # Imported here: its library is not needed where the secrets exist.
-    from bouquet.oneshot.certificates import new_authority  # noqa: PLC0415
-
+    created = [each for each in SECRETS if each not in ours]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        (folder / "seed").write_text(secrets.token_hex(SEED_BYTES), encoding="ascii")
-        if "ca_key" in missing_names:
-            new_authority(folder)
-        files = {"seed": "seed", "ca_key": CA_KEY, "ca_crt": CA}
-        for each in missing_names:
-            change("secret", "create", names[each], str(folder / files[each]))
-    return [names[each] for each in missing_names]
+        if created:
+            make_secrets(Path(scratch))
+        for each in created:
+            change("secret", "create", names[each], str(Path(scratch) / FILES[each]))
+    return [names[each] for each in created]
 
 
 def remove_secrets(stack: str) -> None:
