@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,13 +57,13 @@ class SwarmHost:
         return ["nsenter", f"--net=/run/netns/{self.namespace}", *command]
 
     def __call__(
-        self, *command: str | Path, cwd: Path | None = None, **environment: str
+        self, *command: str | Path, cwd: Path | None = None, environment: Mapping[str, str] = os.environ
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command on this host, with its Docker."""
         return subprocess.run(
             self.inside(*command),
             cwd=cwd,
-            env=os.environ | environment | {"DOCKER_HOST": self.endpoint},
+            env={**environment, "DOCKER_HOST": self.endpoint},
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
@@ -84,7 +84,8 @@ class SwarmHost:
 
     def start(self) -> None:
         """Start the daemon, and wait until it answers."""
-        for self.driver in STORAGE_DRIVERS[STORAGE_DRIVERS.index(self.driver) :]:
+        for driver in STORAGE_DRIVERS[STORAGE_DRIVERS.index(self.driver) :]:
+            self.driver = driver
             if self._start():
                 return
         raise AssertionError((self.folder / "log").read_text())

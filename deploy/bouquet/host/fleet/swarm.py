@@ -15,6 +15,7 @@ from python_on_whales import Container, DockerClient
 from python_on_whales.exceptions import DockerException
 
 from bouquet.contract.node_status import NodeStatus, parse_status
+from bouquet.contract.partitions import NODES
 from bouquet.contract.tls_files import CA
 from bouquet.errors import FleetError, SettingError
 from bouquet.host.bootstrap import base_image, compose_plugin
@@ -26,7 +27,7 @@ from bouquet.host.fleet.superlink_container import copy_results, read_packages
 from bouquet.host.packages.package_list import PackageList
 from bouquet.host.swarm import docker_swarm, host_images
 from bouquet.host.swarm.docker_swarm import Task, change
-from bouquet.host.swarm.stack import FOLDER, LEASE_FOLDER, SERVER_FOLDER, STACK, SUPERLINK_LABEL
+from bouquet.host.swarm.stack import FOLDER, LEASE_FOLDER, RUN_FOLDER, SERVER_FOLDER, STACK, SUPERLINK_LABEL
 from bouquet.host.swarm.stack_secrets import ensure_secrets, remove_secrets
 from bouquet.polling import poll_until
 from bouquet.settings.host import PROJECT, HostSettings
@@ -39,7 +40,6 @@ DOWN_TIMEOUT = 60.0
 """Seconds that the containers of this host may take to end, and its networks to vanish."""
 NAMESPACE_LABEL, SERVICE_LABEL = "com.docker.stack.namespace", "com.docker.swarm.service.name"
 GPU_BUILD = PROJECT / "deploy" / "compose" / "gpu.yml"
-STATUS_FILES = f"{LEASE_FOLDER}/nodes"
 FAILED_UPDATES = ("paused", "rollback_started", "rollback_paused", "rollback_completed")
 
 
@@ -260,14 +260,32 @@ class SwarmFleet:
         return sorted(members, key=lambda member: (member.role, member.partition_id or 0))
 
     def node_statuses(self) -> list[NodeStatus]:
-        """Return the status of each SuperNode on this host; those of other hosts are not readable from here."""
-        found = []
+        """Return the status of each SuperNode: of those on this host their own, of the others what the SuperLink knows.
+
+        It knows their node-ids, and no heartbeat, run or device.
+        """
+        found = self._reported_partitions()
         for container in self._containers("supernode"):
             with suppress(DockerException):  # it has just ended
-                command = ["sh", "-c", f"cat {STATUS_FILES}/*.json"]
+                command = ["sh", "-c", f"cat {LEASE_FOLDER}/nodes/*.json"]
                 if (status := parse_status(str(self._docker.container.execute(container, command)))) is not None:
-                    found.append(status)
-        return sorted(found, key=lambda status: status.partition_id)
+                    found[status.partition_id] = status
+        return [status for _, status in sorted(found.items())]
+
+    def _reported_partitions(self) -> dict[int, NodeStatus]:
+        """Return by partition-id what the SuperLink knows of its holder."""
+        superlink = self._find_superlink()
+        if superlink is None:
+            return {}
+        try:
+            answer = str(self._docker.container.execute(superlink, ["cat", f"{RUN_FOLDER}/{NODES}"]))
+            nodes: dict[str, int] = json.loads(answer)
+        except (DockerException, ValueError):  # no node has called yet
+            return {}
+        return {
+            partition_id: NodeStatus(partition_id, _host(partition_id + 1), 0, "-", int(node_id), online=True)
+            for node_id, partition_id in nodes.items()
+        }
 
     def memory(self) -> dict[str, int]:
         """Return the memory of the members on this host, which Docker measures without the page cache."""
@@ -338,8 +356,13 @@ def _member(task: Task) -> Member:
         role=task.service,
         state=_state(task),
         partition_id=task.slot - 1 if is_supernode else None,
-        host=f"supernode-{task.slot}" if is_supernode else task.service,  # `hostname` in the stack
+        host=_host(task.slot) if is_supernode else task.service,
     )
+
+
+def _host(slot: int) -> str:
+    """Return the host name of a SuperNode: `hostname` in the stack."""
+    return f"supernode-{slot}"
 
 
 def _state(task: Task) -> str:

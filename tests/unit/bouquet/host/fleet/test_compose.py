@@ -89,7 +89,9 @@ def test_no_image_is_built_for_a_project_of_another_checkout(tmp_path: Path, mon
 
 def test_images_that_have_the_packages_already_are_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bouquet.host.fleet.compose.compose_plugin.ensure", lambda: "found")
-    monkeypatch.setattr("bouquet.host.fleet.image_build.base_image.ensure", lambda: pytest.fail("no base image is needed"))
+    monkeypatch.setattr(
+        "bouquet.host.fleet.image_build.base_image.ensure", lambda: pytest.fail("no base image is needed")
+    )
     monkeypatch.setenv("TAG", "")
     own = fleet([], PROJECT)
     list(own.prepare(replace(SHIPPED, images="bundle-1")))
