@@ -189,8 +189,10 @@ class EventFleetServicer(FleetServicer):
         slot = Origin.of(dict(context.invocation_metadata() or ())).slot
         if self._seed is None or slot is None or public_key(derive_key(self._seed, slot)) != key:
             return None
-        # As Flower registers a node. It refuses a key whose node was removed.
-        return int(self._states.state().create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0))
+        try:
+            return int(self._states.state().create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0))
+        except ValueError:  # the node was removed: Flower never registers its key again
+            return None
 
     def _note_call(self, node_id: int, context: grpc.ServicerContext) -> None:
         """Note that a node has called; it keeps its partition while no other one is free."""

@@ -48,7 +48,7 @@ class Members:
             online: The SuperNodes that are online when the run starts.
             size: The configured size of the fleet; None if no size is configured.
         """
-        self.partition_ids |= self._read_partition_ids()
+        self._learn_partitions(online)
         self.num_partitions = None if size is None else max(size, len(online))
         self._members = {node_id for node_id in online if self._has_partition_of(node_id, or_unknown=True)}
         self._online = set(self._members)
@@ -63,16 +63,25 @@ class Members:
             online: The SuperNodes that are online now.
         """
         now = set(online)
-        self.partition_ids |= self._read_partition_ids()
+        self._learn_partitions(now - self._online)
         for node_id in sorted(self._online - now):
             remaining = f"{len(now & self._members)} of {len(self._members)} remain online"
             self._record(node_id, "left", remaining)
         for node_id in sorted((now & self._members) - self._online):
-            self._record(node_id, "joined", "it left earlier and has rejoined")
+            if self._has_partition_of(node_id, or_unknown=True):
+                self._record(node_id, "joined", "it left earlier and has rejoined")
+            else:  # it was restarted, and got another partition
+                self._members.discard(node_id)
         for node_id in sorted(now - self._members - self._excluded):
             self._admit(node_id)
         self._online = now & (self._members | self._excluded)
         return sorted(now & self._members)
+
+    def _learn_partitions(self, newcomers: Collection[int]) -> None:
+        """Read the partition-ids of nodes that come online. A node that is online keeps its partition in this run."""
+        reported = self._read_partition_ids()
+        current = {node_id: reported[node_id] for node_id in newcomers if node_id in reported}
+        self.partition_ids = reported | self.partition_ids | current
 
     def partition(self, node_id: int) -> str:
         """Return a node's partition as shown to people, for example `partition-id 4`."""

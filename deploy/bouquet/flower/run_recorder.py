@@ -71,14 +71,13 @@ class RunRecorder:
             if outer is not None and outer.strategy is strategy:  # an app's own `start` calls Flower's
                 outer.record_central_evaluation(call)
                 return start(*call.args, **call.kwargs)
-            started = time.monotonic()
-            self._start = StrategyStart(strategy, self._record, self._grid)
+            self._start = this = StrategyStart(strategy, self._record, self._grid)
             try:
-                return self._start.run(start, call)
+                return this.run(start, call)
             finally:
                 self._start = outer
-                if outer is None:
-                    self._record.seconds += time.monotonic() - started
+                if outer is None and this.started is not None:
+                    self._record.seconds += time.monotonic() - this.started
 
         return recorded_start
 

@@ -45,10 +45,12 @@ class StrategyStart:
 
     Attributes:
         strategy: The strategy.
+        started: When the fleet was complete and the method was called, by the monotonic clock; None before that.
     """
 
     def __init__(self, strategy: Strategy, record: RunRecord, grid: RunGrid) -> None:
         self.strategy = strategy
+        self.started: float | None = None
         self._record = record
         self._grid = grid
         self._rounds: list[Round] = []
@@ -79,6 +81,7 @@ class StrategyStart:
         self.record_central_evaluation(call)
         list(self._grid.get_node_ids())  # waits for the whole fleet
         check_minimums(strategy, self._grid.members.at_start)
+        self.started = time.monotonic()
         try:
             with overridden(
                 strategy,

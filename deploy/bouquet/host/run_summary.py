@@ -12,9 +12,10 @@ from bouquet.errors import RunError
 from bouquet.host.metric_tables import exchanges_table, rounds_table
 from bouquet.host.run import Outcome
 from bouquet.host.text_table import text_table
-from bouquet.record.entries import MAX_FAILURES, failure_line
+from bouquet.record.entries import failure_line, shortened
 from bouquet.record.run_record import METRICS
 
+IN_METRICS = f" in {METRICS}"
 MAX_FILES = 20
 WIDTH = 120
 """Characters per line where the output is not a terminal."""
@@ -46,7 +47,7 @@ def summary(folder: Path, width: int | None = None) -> str:
     parts = [
         [rounds_table(metrics["rounds"], width)] if metrics.get("rounds") else [],
         [exchanges_table(metrics["exchanges"], width)] if _has_own_loop(metrics) else [],
-        [f"failed: {line}" for line in _shortened(failures(metrics))],
+        [f"failed: {line}" for line in shortened(failures(metrics), IN_METRICS)],
         _changes(metrics),
         list(_files(folder)),
     ]
@@ -66,7 +67,7 @@ def check_outcome(ended: Outcome, metrics: dict[str, Any]) -> None:
     if ended.status != "finished:completed":
         details = " ".join(ended.details.split())
         others = [line for line in failures(metrics) if line.partition(": ")[2] not in details]
-        hint = "; ".join([*_shortened(others), "full logs: make logs"])
+        hint = "; ".join([*shortened(others, IN_METRICS), "full logs: make logs"])
         raise RunError(": ".join(filter(None, [f"run {ended.run_id} ended as {ended.status}", details])), hint)
 
 
@@ -95,11 +96,6 @@ def _errors(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
             yield f"round {entry['round']}, {phase}", entry[phase]["errors"]
     for entry in metrics.get("exchanges", ()):
         yield f"exchange {entry['exchange']}, {entry['message-type']}", entry["errors"]
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    more = [f"and {len(lines) - MAX_FAILURES} more in {METRICS}"] if len(lines) > MAX_FAILURES else []
-    return lines[:MAX_FAILURES] + more
 
 
 def _changes(metrics: dict[str, Any]) -> list[str]:

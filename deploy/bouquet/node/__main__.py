@@ -80,7 +80,10 @@ def derive_identity(settings: SuperNodeSettings, slot: int) -> None:
             write_if_changed(identities / CA, settings.ca_file.read_bytes())
         except OSError as error:
             raise SettingError(
-                "BOUQUET_CA_FILE", settings.ca_file, str(error.strerror), "give the file with the CA's certificate"
+                "BOUQUET_CA_FILE",
+                settings.ca_file,
+                f"it cannot be read ({error.strerror})",
+                "give the file with the CA's certificate",
             ) from error
 
 

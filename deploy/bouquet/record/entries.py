@@ -32,6 +32,17 @@ def failure_line(node_id: str, reason: str) -> str:
     return f"node {node_id}{f' ({partition[0]})' if partition else ''}: {line}"
 
 
+def shortened(lines: list[str], where: str = "") -> list[str]:
+    """Return the first `MAX_FAILURES` lines, and one that says how many more there are.
+
+    Args:
+        lines: A line for each failure.
+        where: Where to find the others, for example ` in metrics.json`.
+    """
+    more = [f"and {len(lines) - MAX_FAILURES} more{where}"] if len(lines) > MAX_FAILURES else []
+    return lines[:MAX_FAILURES] + more
+
+
 def plain_metrics(metrics: object) -> Values:
     """Return metrics with numbers of Python's own; empty if they are no mapping.
 
@@ -76,9 +87,7 @@ class Phase:
         """Return the failures in one line."""
         if not self.errors:
             return "no node got a message"
-        lines = [failure_line(node_id, reason) for node_id, reason in self.errors.items()]
-        more = [f"and {len(lines) - MAX_FAILURES} more"] if len(lines) > MAX_FAILURES else []
-        return "; ".join(lines[:MAX_FAILURES] + more)
+        return "; ".join(shortened([failure_line(node_id, reason) for node_id, reason in self.errors.items()]))
 
     def as_json(self) -> Values:
         """Return the phase's entry in metrics.json."""

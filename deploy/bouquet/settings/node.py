@@ -81,6 +81,14 @@ class SuperNodeSettings:
         size = MAX_SUPERNODES if file else supernodes(environment)
         partition_id, source = _pinned_partition(environment, size)
         seed, ca = (text(environment, name, "") for name in (SEED_FILE, "BOUQUET_CA_FILE"))
+        joined = choice(environment, "BOUQUET_JOINED", ("0", "1")) == "1"
+        if (seed or joined) and choice(environment, "EXECUTOR", ("warm", "stock")) == "stock":
+            raise SettingError(
+                "EXECUTOR",
+                "stock",
+                "Flower's own executor does not learn its partition from the SuperLink",
+                "leave EXECUTOR out, or run the whole fleet on one machine",
+            )
         slot = _slot(environment)[0]
         if seed and slot is None:
             raise SettingError(
@@ -98,7 +106,7 @@ class SuperNodeSettings:
             slot=slot if seed else None,
             seed_file=Path(seed) if seed else None,
             ca_file=Path(ca) if ca else None,
-            joined=choice(environment, "BOUQUET_JOINED", ("0", "1")) == "1",
+            joined=joined,
             superlink=text(environment, "SUPERLINK", "superlink:9092"),
             superlink_max_wait=whole_number(environment, "SUPERLINK_MAX_WAIT", 300, 1, 86400),
             dataset=text(environment, "BOUQUET_DATASET", "") or None,

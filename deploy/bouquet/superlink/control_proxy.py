@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 
 from bouquet.errors import report_errors
-from bouquet.settings.control_proxy import ControlProxySettings
+from bouquet.settings.control_proxy_settings import ControlProxySettings
 
 CHUNK_BYTES = 64 * 1024
 

@@ -55,12 +55,16 @@ def default_output(app: Path) -> Path:
     Raises:
         SettingError: The app's name or version is missing.
     """
-    return Path(f"{'-'.join(_name_and_version(app))}.bundle.tar")
+    return Path(f"{_folder_name(*_name_and_version(app))}.bundle.tar")
 
 
 def folder_name(description: Description) -> str:
     """Return the name of the folder that a bundle is unpacked to."""
-    return f"{description.name}-{description.version}"
+    return _folder_name(description.name, description.version)
+
+
+def _folder_name(name: str, version: str) -> str:
+    return f"{name}-{version}"
 
 
 def check_output(path: Path) -> None:

@@ -72,7 +72,7 @@ class FakeRunGrid(RunGrid, Nodes):
 def make_grid(folder: Path, answer: Answer, nodes: int = 5, **settings: Any) -> FakeRunGrid:
     """A grid whose fleet is online."""
     (folder / "run").mkdir(exist_ok=True)
-    (folder / "size").write_text(f"{nodes}\n")
+    (folder / "run" / "size").write_text(f"{nodes}\n")
     options: dict[str, Any] = {"fleet_deadline": 0.05, "round_deadline": 60} | settings
     run_settings = RunSettings(results_dir=folder / "results", run_dir=folder / "run", **options)
     write_partition_ids(folder / "run", {FIRST_NODE + k: k for k in range(nodes)})

@@ -2,16 +2,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.common.constant import PUBLIC_KEY_HEADER
+from flwr.common.constant import NOOP_FLWR_AID, PUBLIC_KEY_HEADER
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.error import FlowerError
 
+from bouquet.contract.keys import derive_key, public_key
 from bouquet.contract.partitions import (
     NUM_PARTITIONS_HEADER,
     PARTITION_ID_HEADER,
+    PINNED_HEADER,
+    SLOT_HEADER,
     read_partition_ids,
     write_num_partitions,
 )
@@ -164,3 +167,46 @@ def test_a_run_has_its_number_of_partitions_in_the_metadata_once_it_is_known(fle
     write_num_partitions(tmp_path, fleet.traffic.run_id, 10)
     fleet.servicer.GetRun(request, after)
     assert (before.trailing, after.trailing) == ((), ((NUM_PARTITIONS_HEADER, "10"),))
+
+
+def slot_of(number: int) -> tuple[bytes, Caller]:
+    """The public key of a slot, and a call by its node."""
+    key = public_key(derive_key(SEED, number))
+    return key, Caller(((SLOT_HEADER, str(number)), (PUBLIC_KEY_HEADER, key)))
+
+
+def test_a_slot_of_the_cluster_is_registered_by_its_first_call_and_told_its_partition(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    key, caller = slot_of(2)
+    node_id = fleet.servicer.ActivateNode(ActivateNodeRequest(public_key=key, heartbeat_interval=30), caller).node_id
+    assert dict(caller.trailing) == {PARTITION_ID_HEADER: "2", NUM_PARTITIONS_HEADER: "3"}
+    assert read_partition_ids(tmp_path) == {node_id: 2}
+    pull = Caller(caller.metadata)
+    fleet.servicer.PullMessages(PullMessagesRequest(node=Node(node_id=node_id)), pull)
+    assert dict(pull.trailing)[PARTITION_ID_HEADER] == "2"
+
+
+@pytest.mark.parametrize("slot", ["3", "joined", ""])
+def test_a_key_that_the_seed_does_not_yield_for_the_slot_is_not_registered(fleet: Fleet, slot: str) -> None:
+    key, _ = slot_of(2)
+    caller = Caller(((SLOT_HEADER, slot), (PUBLIC_KEY_HEADER, key)))
+    with pytest.raises(FlowerError, match="No SuperNode found with the given public key"):
+        fleet.servicer.ActivateNode(ActivateNodeRequest(public_key=key, heartbeat_interval=30), caller)
+
+
+def test_a_slot_whose_node_was_removed_is_not_registered_again(fleet: Fleet) -> None:
+    key, caller = slot_of(2)
+    request = ActivateNodeRequest(public_key=key, heartbeat_interval=30)
+    node_id = fleet.servicer.ActivateNode(request, caller).node_id
+    fleet.traffic.state.delete_node(NOOP_FLWR_AID, node_id)
+    with pytest.raises(FlowerError, match="No SuperNode found with the given public key"):
+        fleet.servicer.ActivateNode(request, caller)
+
+
+def test_a_node_for_which_no_partition_is_free_is_told_to_try_again(fleet: Fleet) -> None:
+    key, caller = slot_of(1)
+    fleet.servicer.ActivateNode(ActivateNodeRequest(public_key=key, heartbeat_interval=30), caller)
+    said = ((SLOT_HEADER, "joined"), (PINNED_HEADER, "1"), (PARTITION_ID_HEADER, "1"), (PUBLIC_KEY_HEADER, b"key"))
+    with pytest.raises(ConnectionAbortedError, match="partition-id 1 .* is held by another SuperNode"):
+        fleet.servicer.ActivateNode(ActivateNodeRequest(public_key=b"key", heartbeat_interval=30), Caller(said))

@@ -98,3 +98,19 @@ def test_each_change_is_logged_and_recorded_with_the_round_that_is_in_progress(
         "Round 4: SuperNode 102 (partition-id 2) left; 1 of 3 remain online",
     ]
     assert [change["round"] for change in fleet.members.changes] == [None, 4]
+
+
+def test_a_node_that_is_online_keeps_its_partition_in_a_run_although_the_fleet_has_given_it_another(
+    fleet: Fleet,
+) -> None:
+    fleet.partition_ids[FIRST + 2] = 5
+    fleet.members.update(THREE)
+    assert fleet.members.partition_ids[FIRST + 2] == 2
+
+
+def test_a_node_that_rejoins_with_a_partition_that_the_run_does_not_have_waits_for_the_next_run(fleet: Fleet) -> None:
+    fleet.members.update(THREE[:2])
+    fleet.partition_ids[FIRST + 2] = 3
+    for _ in range(2):
+        assert fleet.members.update(THREE) == THREE[:2]
+    assert fleet.changes() == [("left", 2, True), ("joined", 3, False)]

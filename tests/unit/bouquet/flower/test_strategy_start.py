@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -515,3 +516,11 @@ def test_an_incomplete_fleet_fails_the_run_and_its_record_has_the_error(tmp_path
     written = metrics(tmp_path)
     assert (written["status"], written["rounds"]) == ("failed", [])
     assert written["error"].startswith("FLEET_DEADLINE=0.05: ")
+
+
+def test_the_seconds_of_a_run_begin_when_the_fleet_is_complete(tmp_path: Path) -> None:
+    grid = make_grid(tmp_path, trained, fleet_deadline=30.0)
+    late = grid.online.pop()
+    threading.Timer(1.0, grid.online.append, [late]).start()
+    run(grid, lambda: FedAvg().start(grid, initial_arrays(), num_rounds=1), tmp_path)
+    assert 0 < metrics(tmp_path)["seconds"] < 1
