@@ -87,12 +87,20 @@ class NodeStatusFile:
 def read(path: Path) -> NodeStatus | None:
     """Return the status in a file; None for a missing or unreadable file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return parse_status(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def parse_status(text: str) -> NodeStatus | None:
+    """Return the status in the text of a file; None for any other text."""
+    try:
+        found = json.loads(text)
         values = {field.name: found.get(field.name) for field in fields(NodeStatus)}
         for name in IDS:
             values[name] = None if values[name] is None else int(values[name])
         return NodeStatus(**values)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return None
 
 

@@ -35,6 +35,9 @@ DEFAULTS = {
     "RUN_CONFIG": "",
     "SUPERLINK_NAMES": "",
     "SUPERNODES": "10",
+    "SWARM_HOSTS": "",
+    "SWARM_IMAGES": "",
+    "SWARM_REGISTRY": "",
     "TAG": "",
     "UP_TIMEOUT": "300",
 }
@@ -48,7 +51,7 @@ MEANINGS = {
     "CONTROL_PORT": "port of the Control API on 127.0.0.1, which flwr calls",
     "DATASET": "folder in the layout of uoft-cs/cifar10; not set: the hub, or the shipped sample",
     "EXECUTOR_WORKERS": "processes per node; they share its GPU memory",
-    "FLEET": "containers, processes, or auto: containers where Docker answers",
+    "FLEET": "containers, processes, swarm, or auto: containers where Docker answers",
     "FLEET_BIND": "address that the Fleet API is published on; 0.0.0.0 for nodes on other machines",
     "FLEET_PORT": "port of the Fleet API, which SuperNodes call",
     "FLWR_HOME": "Flower's folder, with the connection local-deployment; not set: ~/.flwr",
@@ -66,6 +69,9 @@ MEANINGS = {
     "RUN_CONFIG": "overrides of the app's run-config; --run-config wins over it",
     "SUPERLINK_NAMES": "names by which other machines reach this one; the first is in the join command",
     "SUPERNODES": "number of SuperNodes, each with one partition, 1 to 1000",
+    "SWARM_HOSTS": "Docker endpoints of a Swarm's hosts, which the images are loaded into: 'ssh://a ssh://b'",
+    "SWARM_IMAGES": "tag of images that a Swarm's hosts have already; not set: they are built",
+    "SWARM_REGISTRY": "registry that the images are pushed to; a Swarm's hosts pull them there",
     "TAG": "tag of both images; not set: the name of the Compose project",
     "UP_TIMEOUT": "seconds that the fleet may take to become healthy",
 }
@@ -268,5 +274,24 @@ HELP = {
         "bouquet nodes\nbouquet nodes name 7203948571029384756 site-north\nbouquet nodes remove site-north\n"
         "bouquet nodes revoke SHA256:bn1SCgaP",
         (SettingError, FleetError),
+    ),
+    "swarm": CommandHelp(
+        "run the fleet on the hosts of a Docker Swarm",
+        "deploy  create what is missing (label of this host, secrets), deploy deploy/swarm/stack.yml, and wait until\n"
+        "        all tasks are healthy; on a running stack, apply what has changed. Short for FLEET=swarm bouquet up\n"
+        "images  build the images and bring them to the hosts: from this Docker into that of each HOST, or through a\n"
+        "        registry; a host that has them is skipped\n"
+        "down    remove the stack; volumes and secrets stay\n"
+        "It runs on the SuperLink's host, a manager of the Swarm. With FLEET=swarm, or while the stack is up, the\n"
+        "other commands work on the stack, too: bouquet run, status, logs, results.",
+        (
+            *("SUPERNODES", "SWARM_HOSTS", "SWARM_REGISTRY", "SWARM_IMAGES", "APP", "UP_TIMEOUT", "CONTROL_PORT"),
+            *("FLEET_BIND", "SUPERLINK_NAMES", "CERTIFICATES", "GPUS", "DATASET", "HF_CACHE", "FLWR_HOME"),
+        ),
+        "docker swarm init\n"
+        "bouquet swarm images ssh://host-2 ssh://host-3\n"
+        "SUPERNODES=30 bouquet swarm deploy\n"
+        "FLEET=swarm bouquet run",
+        (SettingError, HostError, FleetError),
     ),
 }

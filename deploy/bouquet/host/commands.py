@@ -46,6 +46,7 @@ from bouquet.runtime import grpc_proxy
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
 from bouquet.settings.overrides import check_overrides
+from bouquet.settings.swarm_settings import SwarmSettings, check_host
 
 START_LOCK = StartLock()
 STAYS_UP = "what has started of the fleet stays up; continue: make up; stop it: make down"
@@ -251,11 +252,47 @@ def dataset(settings: HostSettings, *names: str) -> None:
     say(f"use it, here or where you bring it: HF_CACHE={shlex.quote(str(cache))}")
 
 
+def swarm(settings: HostSettings, action: str, hosts: Sequence[str], registry: str | None, images: str | None) -> None:
+    """Deploy the fleet on the hosts of a Swarm, take it down, or bring its images to the hosts.
+
+    Args:
+        settings: The settings.
+        action: One of `SWARM_ACTIONS`.
+        hosts: Docker endpoints to bring the images to; empty for those of SWARM_HOSTS.
+        registry: The registry to bring them through; None for SWARM_REGISTRY.
+        images: The tag of images that the hosts have; None for SWARM_IMAGES, or to build them.
+
+    Raises:
+        SettingError: A host is not a Docker endpoint.
+    """
+    for host in hosts:
+        check_host("HOST", host)
+    set_before = settings.swarm
+    in_swarm = SwarmSettings(
+        hosts=tuple(hosts) or set_before.hosts,
+        registry=(registry or set_before.registry).rstrip("/"),
+        images=images or set_before.images,
+    )
+    settings = replace(settings, fleet="swarm", swarm=in_swarm)
+    SWARM_ACTIONS[action](settings)
+
+
+def _bring_images(settings: HostSettings) -> None:
+    """Build the images for the app, and bring them to the hosts of a Swarm."""
+    fleet, _ = choose_fleet(settings)
+    packages = package_list(settings.app, settings, gpus=fleet.uses_gpus(), python=fleet.python())
+    say(f"packages: {len(packages.names)} for the app in {packages.app} (list {packages.digest})")
+    for line in fleet.prepare(packages):
+        say(line)
+
+
+SWARM_ACTIONS: dict[str, Callable[[HostSettings], object]] = {"deploy": up, "images": _bring_images, "down": down}
+
 COMMANDS: dict[str, Callable[..., object]] = {
     command.__name__.replace("_", "-"): command
     for command in (
         *(run, up, down, logs, status, doctor, gpus, results, connection),
-        *(join_command, nodes, bundle, dataset),
+        *(join_command, nodes, swarm, bundle, dataset),
     )
 }
 
@@ -315,6 +352,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--image", help="the image there; default: the name of this fleet's image")
         if name == "nodes":
             _add_changes(command)
+        if name == "swarm":
+            _add_swarm_arguments(command)
         if name == "run":
             command.add_argument(
                 "--run-config",
@@ -338,6 +377,13 @@ def _add_changes(command: argparse.ArgumentParser) -> None:
         actions.add_parser(action, help=text).add_argument("node", metavar="NODE", help=node)
 
 
+def _add_swarm_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("action", choices=[*SWARM_ACTIONS], help="what to do; see above")
+    command.add_argument("hosts", nargs="*", metavar="HOST", help="a Docker endpoint to load images into: ssh://NAME")
+    command.add_argument("--registry", metavar="NAME", help="push the images there, and let the hosts pull them")
+    command.add_argument("--images", metavar="TAG", help="images that the hosts have already; nothing is built")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the command line names.
 
@@ -353,10 +399,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = replace(settings, app=Path(parsed.app).expanduser().resolve())
     if getattr(parsed, "run_config", None) is not None:
         settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
-    options = {name: getattr(parsed, name) for name in ("output", "cache", "kubernetes") if name in parsed}
+    names = ("output", "cache", "kubernetes")
+    options = {name: getattr(parsed, name) for name in names if name in parsed}
+    if parsed.command == "swarm":
+        options |= {name: getattr(parsed, name) for name in ("action", "hosts", "registry", "images")}
     if parsed.command == "join-command":
         options["joining"] = JoinOptions(parsed.nodes, parsed.engine, parsed.name, parsed.image)
-    if getattr(parsed, "action", None) is not None:
+    if parsed.command == "nodes" and parsed.action is not None:
         options["change"] = NodeChange(parsed.action, parsed.node, getattr(parsed, "new_name", ""))
     COMMANDS[parsed.command](settings, *getattr(parsed, "names", ()), **options)
 

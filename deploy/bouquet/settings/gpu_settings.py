@@ -9,6 +9,9 @@ from bouquet.gpu.plan import Device, parse_device, parse_devices, parse_memory
 from bouquet.settings.env import Environment, text
 from bouquet.settings.executor_settings import executor_workers
 
+SWARM_GPU = "DOCKER_RESOURCE_NVIDIA-GPU"
+"""The variable in which Swarm names the GPU that it has assigned to a task (`node-generic-resources`)."""
+
 
 @dataclass(frozen=True)
 class GpuSettings:
@@ -21,7 +24,7 @@ class GpuSettings:
         memory_mib: MiB that a framework may allocate in each process; None for an equal part.
         nodes: How many nodes an equal part is computed for; None for the fleet's size.
         workers: Processes per node.
-        device: The device of this one node; None to use the plan.
+        device: The device of this one node, set by GPU or assigned by Swarm; None to use the plan.
     """
 
     devices: tuple[Device, ...] | None
@@ -40,10 +43,11 @@ class GpuSettings:
             devices = () if value == "none" else parse_devices("GPUS", value)
         memory = text(environment, "GPU_MEMORY", "")
         memory_mib, nodes = parse_memory("GPU_MEMORY", memory) if memory else (None, None)
-        gpu = text(environment, "GPU", "")
-        device = parse_device("GPU", gpu) if gpu not in ("", "none") else None
+        source = "GPU" if text(environment, "GPU", "") else SWARM_GPU
+        gpu = text(environment, source, "")
+        device = parse_device(source, gpu) if gpu not in ("", "none") else None
         if device and device.memory_mib:
-            raise SettingError("GPU", gpu, "a device only", "set its memory by GPU_MEMORY, as in GPU_MEMORY=4GiB")
+            raise SettingError(source, gpu, "a device only", "set its memory by GPU_MEMORY, as in GPU_MEMORY=4GiB")
         return cls(
             devices=() if gpu == "none" else devices,
             assigned=value == "assigned" and not gpu,

@@ -23,6 +23,7 @@ from bouquet.settings.gpu_settings import GpuSettings
 from bouquet.settings.node_config_settings import NodeConfigSettings
 from bouquet.settings.oneshot import CertificateSettings
 from bouquet.settings.run_settings import RunSettings
+from bouquet.settings.swarm_settings import SwarmSettings
 
 PROJECT = Path(__file__).resolve().parents[3]
 """The checkout, with docker-compose.yml and the app."""
@@ -37,7 +38,7 @@ class HostSettings:
         app: Folder of the Flower App that the fleet has the packages of; by default the checkout, with the shipped app.
         supernodes: The fleet's size.
         dataset: Folder with the data; None for the hub or the sample.
-        fleet: `auto`, `containers` or `processes`.
+        fleet: `auto`, `containers`, `processes` or `swarm`.
         control_port: Port of the Control API on 127.0.0.1.
         fleet_port: Port of the Fleet API.
         fleet_bind: Address that the Fleet API is published on.
@@ -58,6 +59,7 @@ class HostSettings:
         up_timeout: Seconds that the fleet may take to become healthy.
         offline: Whether the hub must not be asked.
         without_cpu_limit: Those of `CPU_LIMITS` that are 0: these containers have no limit on CPUs.
+        swarm: How the images get to the hosts of a Swarm.
         partition_cache_gib: GiB that the cache of decoded partitions may take; 0 for no limit.
     """
 
@@ -86,6 +88,7 @@ class HostSettings:
     offline: bool
     without_cpu_limit: tuple[str, ...]
     partition_cache_gib: int
+    swarm: SwarmSettings
 
     @classmethod
     def read(cls, environment: Environment = os.environ) -> Self:
@@ -113,7 +116,7 @@ class HostSettings:
             dataset=_existing_folder("DATASET", dataset, "give a folder in the layout of uoft-cs/cifar10")
             if dataset
             else None,
-            fleet=choice(environment, "FLEET", ("auto", "containers", "processes")),
+            fleet=choice(environment, "FLEET", ("auto", "containers", "processes", "swarm")),
             control_port=whole_number(environment, "CONTROL_PORT", 9093, 1, MAX_PORT),
             fleet_port=whole_number(environment, "FLEET_PORT", 9092, 1, MAX_PORT),
             fleet_bind=fleet_bind(environment),
@@ -137,6 +140,7 @@ class HostSettings:
             offline=text(environment, "HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"),
             without_cpu_limit=tuple(name for name in CPU_LIMITS if _cpu_limit(environment, name) == 0),
             partition_cache_gib=whole_number(environment, "PARTITION_CACHE_GIB", 5, 0, 100_000),
+            swarm=SwarmSettings.read(environment),
         )
 
 

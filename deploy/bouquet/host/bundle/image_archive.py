@@ -42,11 +42,12 @@ def docker_platform() -> str:
     return answer.stdout.strip()
 
 
-def content_tag(tag: str) -> str:
+def content_tag(tag: str, prefix: str = "bundle") -> str:
     """Return a tag that is unique to the content of two images.
 
     Args:
         tag: The tag that they have.
+        prefix: What the new tag begins with.
 
     Raises:
         HostError: Docker does not have them.
@@ -54,7 +55,7 @@ def content_tag(tag: str) -> str:
     answer = probe(["docker", "image", "inspect", "--format", "{{.Id}}", *names(tag)], DOCKER_HINT)
     if answer.returncode:
         raise HostError(f"TAG={tag}: Docker does not have the images", "build them: make up")
-    return f"bundle-{hashlib.sha256(answer.stdout.encode()).hexdigest()[:12]}"
+    return f"{prefix}-{hashlib.sha256(answer.stdout.encode()).hexdigest()[:12]}"
 
 
 def save(tag: str, as_tag: str) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import shutil
 from bouquet.errors import SettingError
 from bouquet.host.fleet.base import Fleet
 from bouquet.host.fleet.processes import ProcessFleet
+from bouquet.host.swarm import docker_swarm
 from bouquet.probing import probe
 from bouquet.settings.host import HostSettings
 
@@ -33,7 +34,7 @@ def choose_fleet(settings: HostSettings) -> tuple[Fleet, str]:
     """Return the fleet that fits this machine, and one line that says which and why.
 
     Raises:
-        SettingError: `FLEET=containers`, and Docker does not answer.
+        SettingError: `FLEET=containers` or `FLEET=swarm`, and Docker does not answer.
         HostError: Docker hangs.
     """
     processes = ProcessFleet(settings)
@@ -44,12 +45,17 @@ def choose_fleet(settings: HostSettings) -> tuple[Fleet, str]:
     if docker_answers():
         # Imported here: its library is not needed without Docker.
         from bouquet.host.fleet.compose import ComposeFleet  # noqa: PLC0415
+        from bouquet.host.fleet.swarm import SwarmFleet  # noqa: PLC0415
 
+        if settings.fleet == "swarm":
+            return SwarmFleet(settings), "tasks of a Swarm, because FLEET=swarm"
+        if settings.fleet == "auto" and docker_swarm.exists(settings.compose_project):
+            return SwarmFleet(settings), f"tasks of a Swarm, because it has the stack {settings.compose_project}"
         return ComposeFleet(settings), "containers, because Docker answers"
-    if settings.fleet == "containers":
+    if settings.fleet in ("containers", "swarm"):
         raise SettingError(
             "FLEET",
-            "containers",
+            settings.fleet,
             "no Docker daemon answers here",
             "start Docker, or run the fleet as local processes: FLEET=processes",
         )

@@ -14,23 +14,20 @@ from python_on_whales.exceptions import DockerException
 
 from bouquet.contract.node_status import NodeStatus, read_all
 from bouquet.errors import FleetError
-from bouquet.files import write_if_changed
 from bouquet.gpu import nvidia
 from bouquet.gpu import plan as gpu
 from bouquet.host.bootstrap import base_image, compose_plugin
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.compose_files import compose_files
-from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS, UNKNOWN, PackageList, image_tag, list_digest
-from bouquet.host.results_folder import COPY_HINT, incoming
+from bouquet.host.fleet.image_build import build_images
+from bouquet.host.fleet.superlink_container import copy_results, read_packages
+from bouquet.host.packages.package_list import PackageList
 from bouquet.polling import poll_until
-from bouquet.record.run_folder import LATEST
 from bouquet.settings.host import PROJECT, HostSettings
 
 GPU_OVERLAY = PROJECT / "deploy" / "compose" / "gpu.yml"
-RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
 LEASES_IN_CONTAINER = "/var/lib/bouquet/leases"
 NODES_IN_CONTAINER = f"{LEASES_IN_CONTAINER}/nodes"
-LIST_IN_CONTAINER = f"/opt/bouquet/{LIST}"
 CERTIFICATE_IN_CONTAINER = "/var/lib/bouquet/server/ca.crt"
 MEMBER_ROLES = ("superlink", "supernode")
 """The services that keep running. The others are one-shots, which have ended when these are healthy."""
@@ -97,12 +94,7 @@ class ComposeFleet:
             superlinks = self._compose.ps(["superlink"])
         if not superlinks:
             return None
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                self._docker.container.copy((superlinks[0], LIST_IN_CONTAINER), scratch)
-            except DockerException:  # a fleet that an earlier version started
-                return UNKNOWN
-            return list_digest((Path(scratch) / LIST).read_bytes())
+        return read_packages(self._docker, superlinks[0])
 
     def tag(self) -> str | None:
         """Return the tag of the SuperLink's image, which that of the SuperNodes has, too."""
@@ -118,19 +110,7 @@ class ComposeFleet:
         yield from gpu.summary(shares, why)
         if shares:
             self._docker = DockerClient(compose_files=[*self._compose_files, GPU_OVERLAY])
-        if packages.images is not None:
-            os.environ["TAG"] = packages.images
-            return
-        base = self._settings.base_image or base_image.ensure()
-        os.environ["BASE_IMAGE"] = base  # read by Compose, as from .env
-        yield f"images: built on {base}"
-        os.environ["BOUQUET_PACKAGES"] = _into_build_context(packages)
-        if (tag := image_tag(self._settings.tag, packages.digest)) != self._settings.tag:
-            os.environ["TAG"] = tag
-        try:
-            self._compose.build()
-        except DockerException as error:
-            raise FleetError("the images did not build (see above)", "fix the build error above and retry") from error
+        yield from build_images(self._compose, self._settings, packages)
 
     @property
     def _compose(self) -> ComposeCLI:
@@ -241,21 +221,7 @@ class ComposeFleet:
         Raises:
             FleetError: The SuperLink's container is not running, or `destination` cannot be written to.
         """
-        superlink = self._superlink()
-        source = f"{RESULTS_IN_CONTAINER}/{run_id or '.'}"
-        try:
-            self._docker.container.execute(superlink, ["test", "-e", source])
-        except DockerException:
-            return  # a run that was rejected has no results
-        with incoming(destination) as staged:
-            try:
-                self._docker.container.copy((superlink, source), staged)
-            except DockerException as error:
-                raise FleetError(
-                    f"RESULTS={destination}: the results could not be copied ({error.stderr})", COPY_HINT
-                ) from error
-            if run_id is not None:
-                (staged / LATEST).symlink_to(run_id)
+        copy_results(self._docker, self._superlink(), destination, run_id)
 
     def _superlink(self) -> Container:
         with docker_errors("the containers could not be listed"):
@@ -290,15 +256,6 @@ class ComposeFleet:
             + "\n".join(tails),
             UNHEALTHY_HINT,
         ) from error
-
-
-def _into_build_context(packages: PackageList) -> str:
-    """Return the path of a list in the checkout, which is the build context; copy the list there if it is elsewhere."""
-    if packages.path.parent in SHIPPED_LISTS:
-        return str(packages.path.relative_to(PROJECT))
-    path = PROJECT / ".bouquet" / "packages" / f"{packages.digest}.txt"
-    write_if_changed(path, packages.path.read_bytes())
-    return str(path.relative_to(PROJECT))
 
 
 def _role(container: Container) -> str:

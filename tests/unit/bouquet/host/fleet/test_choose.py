@@ -8,6 +8,7 @@ from bouquet import probing
 from bouquet.errors import HostError, SettingError
 from bouquet.host.fleet import choose
 from bouquet.host.fleet.choose import choose_fleet
+from bouquet.host.swarm import docker_swarm
 from bouquet.settings.host import HostSettings
 from tests.unit.bouquet.conftest import Install
 
@@ -27,6 +28,7 @@ def test_without_docker_on_path_the_fleet_is_processes_and_says_why(
 
 def test_where_docker_answers_the_fleet_is_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "docker_answers", lambda: True)
+    monkeypatch.setattr(docker_swarm, "exists", lambda stack: False)
     fleet, why = choose_fleet(settings(tmp_path))
     assert type(fleet).__name__ == "ComposeFleet"
     assert why == "containers, because Docker answers"
@@ -36,6 +38,23 @@ def test_asking_for_containers_without_docker_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(choose, "docker_answers", lambda: False)
     with pytest.raises(SettingError, match="FLEET=containers: no Docker daemon answers here; .*FLEET=processes"):
         choose_fleet(settings(tmp_path, FLEET="containers"))
+
+
+@pytest.mark.parametrize("given", [{"FLEET": "swarm"}, {"COMPOSE_PROJECT_NAME": "deployed"}])
+def test_a_stack_is_the_fleet_on_request_and_while_it_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    monkeypatch.setattr(choose, "docker_answers", lambda: True)
+    monkeypatch.setattr(docker_swarm, "exists", lambda stack: stack == "deployed")
+    fleet, why = choose_fleet(settings(tmp_path, **given))
+    assert type(fleet).__name__ == "SwarmFleet"
+    assert why.startswith("tasks of a Swarm, because ")
+
+
+def test_asking_for_a_swarm_without_docker_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "docker_answers", lambda: False)
+    with pytest.raises(SettingError, match="FLEET=swarm: no Docker daemon answers here"):
+        choose_fleet(settings(tmp_path, FLEET="swarm"))
 
 
 def test_asking_for_processes_wins_over_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

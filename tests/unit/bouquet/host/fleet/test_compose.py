@@ -89,7 +89,9 @@ def test_no_image_is_built_for_a_project_of_another_checkout(tmp_path: Path, mon
 
 def test_images_that_have_the_packages_already_are_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bouquet.host.fleet.compose.compose_plugin.ensure", lambda: "found")
-    monkeypatch.setattr("bouquet.host.fleet.compose.base_image.ensure", lambda: pytest.fail("no base image is needed"))
+    monkeypatch.setattr(
+        "bouquet.host.fleet.image_build.base_image.ensure", lambda: pytest.fail("no base image is needed")
+    )
     monkeypatch.setenv("TAG", "")
     own = fleet([], PROJECT)
     list(own.prepare(replace(SHIPPED, images="bundle-1")))
@@ -113,7 +115,7 @@ def test_the_images_are_tagged_with_the_name_of_the_project() -> None:
 def ready(monkeypatch: pytest.MonkeyPatch) -> ComposeFleet:
     """A fleet on whose machine everything is installed; the variables for Compose are restored after the test."""
     monkeypatch.setattr("bouquet.host.fleet.compose.compose_plugin.ensure", lambda: "found")
-    monkeypatch.setattr("bouquet.host.fleet.compose.base_image.ensure", lambda: "base")
+    monkeypatch.setattr("bouquet.host.fleet.image_build.base_image.ensure", lambda: "base")
     for name in ("BASE_IMAGE", "BOUQUET_PACKAGES", "TAG"):
         monkeypatch.setenv(name, "before")
     monkeypatch.delenv("TAG")
@@ -129,7 +131,7 @@ def test_the_shipped_list_is_built_as_a_plain_compose_builds_it(ready: ComposeFl
 def test_another_list_is_copied_into_the_build_context_and_has_images_of_its_own(
     ready: ComposeFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bouquet.host.fleet.compose.PROJECT", tmp_path / "checkout")
+    monkeypatch.setattr("bouquet.host.fleet.image_build.PROJECT", tmp_path / "checkout")
     (tmp_path / LIST).write_text("numpy==2.0.2\n")
     packages = PackageList.read(tmp_path / LIST, tmp_path)
     list(ready.prepare(packages))

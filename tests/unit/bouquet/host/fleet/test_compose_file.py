@@ -14,7 +14,7 @@ import yaml
 
 from bouquet.contract.readiness import HOLD_SECONDS
 from bouquet.host.bootstrap import base_image
-from bouquet.host.fleet.compose import LIST_IN_CONTAINER
+from bouquet.host.fleet.superlink_container import LIST_IN_CONTAINER
 from bouquet.host.packages.package_list import LIST, SHIPPED_LISTS
 from bouquet.settings.executor_settings import ExecutorSettings
 from bouquet.settings.host import PROJECT, HostSettings
@@ -33,7 +33,7 @@ INTERNAL = {
     *("BOUQUET_SIZE_FILE", "BOUQUET_PARTITION_ID", "BOUQUET_PARTITION_PINNED", "TASK_SLOT"),
     *("BOUQUET_AUTHORITY_DIR", "BOUQUET_SERVER_DIR", "BOUQUET_IDENTITY_DIR", "BOUQUET_CERTIFICATES"),
     *("BOUQUET_GPU", "BOUQUET_GPU_MEMORY_MIB", "BOUQUET_RESULTS_DIR", "BOUQUET_NODE_CONFIG_DIGEST"),
-    *("BOUQUET_HF_CACHE", "BOUQUET_NODE_CONFIG_FILE", "HF_HOME"),
+    *("BOUQUET_HF_CACHE", "BOUQUET_NODE_CONFIG_FILE", "HF_HOME", "DOCKER_RESOURCE_NVIDIA-GPU"),
 }
 """Variables that the fleets set for their own processes: not settings of the user."""
 

@@ -1,0 +1,1 @@
+"""What a Docker Swarm needs: its stack file, secrets, and images on its hosts."""
