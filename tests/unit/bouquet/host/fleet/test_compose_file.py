@@ -125,7 +125,7 @@ def test_the_fleet_size_is_in_a_file_and_not_in_the_environment_of_long_running_
     environment = compose["services"][role]["environment"]
     assert "SUPERNODES" not in str(environment)
     assert environment["BOUQUET_SIZE_FILE"] == compose["services"]["setup"]["environment"]["BOUQUET_SIZE_FILE"]
-    assert readers(compose, "leases") == {"setup": True, "superlink": False, "supernode": True}
+    assert readers(compose, "leases") == {"setup": True, "superlink": True, "supernode": True}
 
 
 @pytest.mark.parametrize("name", ONE_SHOTS)
