@@ -323,8 +323,10 @@ class PartitionMap:
 class _SlotCount:
     """How many slots a cluster has.
 
-    The engine does not tell. A node shows that its slot exists. The slots of a cluster that was just started are
-    expected until all of them were there, at most for `LOST_SECONDS`.
+    The engine does not tell. A node shows that its slot exists. Slots are counted, because they may have gaps: Swarm
+    scales a service down by ending tasks on its fullest hosts, whatever their slots, and up by filling the gaps. The
+    slots of a cluster that was just started are expected until as many were there, at most for `LOST_SECONDS`. If one
+    appears behind them, those below it are expected for `ENDED_SECONDS`: a cluster grows in any order.
     """
 
     def __init__(self, file: Path, expected: int | None, now: float) -> None:
@@ -332,13 +334,13 @@ class _SlotCount:
         self._configured = expected
         self._expected = self._read() or expected or 0
         self._until = now + LOST_SECONDS
-        self._seen: set[int] = set()
+        self._slots: set[int] = set()
         self._count: int | None = None
 
     @property
     def awaited(self) -> set[int]:
         """The slots that are expected, and whose nodes have not called yet."""
-        return set(range(self._expected)) - self._seen
+        return set(range(self._expected)) - self._slots
 
     def update(self, slots: set[int], now: float) -> int | None:
         """Return the number of slots; None if it is unknown.
@@ -347,10 +349,12 @@ class _SlotCount:
             slots: The slots of the nodes that count now.
             now: The time.
         """
-        self._seen |= slots
-        if not self.awaited or now >= self._until:
+        new, self._slots = slots - self._slots, set(slots)
+        if not self._expected and new and max(new) >= len(slots):
+            self._expected, self._until = max(new) + 1, now + ENDED_SECONDS
+        if len(slots) >= self._expected or now >= self._until:
             self._expected = 0
-        count = max(self._expected, *(slot + 1 for slot in slots), 0) or None
+        count = max(self._expected, len(slots)) or None
         if count != self._count and count is not None:
             content = {"configured": self._configured, "slots": count}
             write_atomically(self._file, json.dumps(content).encode("ascii"))

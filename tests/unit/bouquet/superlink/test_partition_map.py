@@ -139,6 +139,27 @@ def test_slots_that_end_in_order_make_the_fleet_smaller_after_a_while(cluster: C
     assert cluster.size_after(2, 0, 1) == 2
 
 
+def test_slots_with_gaps_have_partitions_without(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, 9)
+    cluster.call(*range(9))
+    assert cluster.call(11, 10, 9) == [11, 10, 9]
+    left = (0, 1, 3, 4, 9, 10)  # Swarm ends tasks on its fullest hosts, whatever their slots
+    cluster.end(2, 5, 6, 7, 8, 11)
+    assert cluster.size_after(ENDED_SECONDS + 1, *left) == len(left)
+    before = cluster.call(*left)
+    assert sorted(number for number in before if number is not None) == list(range(6))
+    cluster.restart()
+    for slot, partition_id in zip(left, before, strict=True):
+        try:
+            cluster.map.admit(100 + slot, Origin(partition_id, slot))
+        except NoPartitionError:  # it calls again
+            continue
+    reported = [Origin(partition_id, slot) for slot, partition_id in zip(left, before, strict=True)]
+    assert [cluster.map.admit(100 + slot, origin) for slot, origin in zip(left, reported, strict=True)] == before
+    grown = cluster.call(*left, 2, 5, 6)
+    assert sorted(number for number in grown if number is not None) == list(range(9))
+
+
 def test_a_rolling_update_leaves_the_size_alone(cluster: Cluster) -> None:
     cluster.call(0, 1, 2)
     for slot in (2, 1, 0):
