@@ -47,6 +47,7 @@ DIFFERENCES = (
         ("version",),
         "`version`, the stack's name",
         "`docker stack deploy` names the stack, and Docker 20.10 wants a version in the file.",
+        helm="release's name",
     ),
     Difference(
         "service `certificates`",
@@ -54,6 +55,7 @@ DIFFERENCES = (
         "secrets, the SuperLink itself",
         "A stack has no services that run once. `bouquet swarm deploy` creates the CA and a seed as secrets; the "
         "SuperLink issues its certificate at its start.",
+        helm="hook Job, the SuperLink itself",
     ),
     Difference(
         "service `setup`",
@@ -75,20 +77,29 @@ DIFFERENCES = (
         "Swarm publishes 127.0.0.1:9093 on 0.0.0.0, and clients of this port can run code on every node. So the "
         "SuperLink listens on a Unix socket, and a proxy in the host's network passes on what reaches the host's "
         "loopback.",
+        helm="the pod's loopback",
     ),
     Difference(
         "`ports`",
         ("superlink.ports",),
         "`published.yml`, on request",
         "See `control`. SuperNodes in the Swarm reach the Fleet API on the overlay network; other sites need the port.",
+        helm="Service, port 9092",
     ),
     Difference(
         "`image`, `pull_policy`",
         ("*.image",),
         "`image` with a prefix",
         "The prefix is the registry, if there is one. `docker stack deploy` does not know nested defaults.",
+        helm="`image.registry`, `image.tag`",
     ),
-    Difference("`build`", ("*.build",), "`bouquet swarm images`", "A stack builds no images."),
+    Difference(
+        "`build`",
+        ("*.build",),
+        "`bouquet swarm images`",
+        "A stack builds no images.",
+        helm="`docker push`",
+    ),
     Difference(
         "`depends_on`",
         ("*.depends_on",),
@@ -100,6 +111,7 @@ DIFFERENCES = (
         ("*.security_opt",),
         "the daemon's setting",
         "A stack cannot set no-new-privileges. The daemon's `no-new-privileges: true` sets it for all containers.",
+        helm="`allowPrivilegeEscalation: false`",
     ),
     Difference(
         "`tmpfs`",
@@ -107,18 +119,21 @@ DIFFERENCES = (
         "`volumes`, type `tmpfs`",
         "A stack ignores `tmpfs` silently. A volume of this type belongs to root, with the mode of the image's folder, "
         "or 1777 where the image has none. So it is mounted at other paths; one user runs in a container.",
+        helm="`emptyDir` in memory",
     ),
     Difference(
         "`restart`",
         ("*.restart", "*.deploy.restart_policy"),
         "`deploy.restart_policy`",
         "The same, after a pause of 5 s, on any host.",
+        helm="StatefulSet",
     ),
     Difference(
         "`mem_limit`, `cpus`, `pids_limit`",
         ("*.mem_limit", "*.cpus", "*.pids_limit", "*.deploy.resources"),
         "`deploy.resources.limits`",
         "The same limits. `docker stack deploy` wants a literal number for `pids`; `bouquet` replaces it.",
+        helm="`resources.limits`",
     ),
     Difference(
         "",
@@ -126,6 +141,7 @@ DIFFERENCES = (
         "`endpoint_mode: dnsrr`",
         "Names resolve to tasks themselves: nothing balances load here, and connections that last for days do not "
         "depend on IPVS, which drops idle ones after 15 minutes.",
+        helm="headless Service",
     ),
     Difference(
         "",
@@ -133,6 +149,7 @@ DIFFERENCES = (
         "`deploy.placement`",
         "The SuperLink's state is in volumes of one host, which a label names. Another label keeps SuperNodes off a "
         "host.",
+        helm="`nodeSelector`, `affinity`, ...",
     ),
     Difference(
         "",
@@ -140,30 +157,35 @@ DIFFERENCES = (
         "`deploy.update_config`",
         "One task at a time, the old one first: two holders of one partition are impossible, and a run misses one "
         "node at a time.",
+        helm="`updateStrategy`, `Parallel`",
     ),
     Difference(
         "",
         ("superlink.deploy.labels", "superlink.environment.SUPERNODES"),
         "label `bouquet.supernodes`",
         "The expected size. It is a label of the service, because a change of its environment would restart it.",
+        helm="ConfigMap",
     ),
     Difference(
         "",
         ("*.hostname",),
         "`hostname`",
         "Logs and `bouquet status` name the slot, not a container's id.",
+        helm="the pod's name",
     ),
     Difference(
         "`networks.control`",
         ("superlink.networks", "networks.control"),
         "`egress`",
         "No port is published, so one network is enough for outgoing connections.",
+        helm="NetworkPolicy",
     ),
     Difference(
         "`networks`",
         ("networks.fleet.driver", "networks.egress"),
         "driver `overlay`",
         "Networks span hosts. They are not encrypted again: the Fleet API has TLS.",
+        helm="NetworkPolicies",
     ),
     Difference(
         "volumes `server`, `identities`, `leases`",
@@ -177,6 +199,7 @@ DIFFERENCES = (
         ),
         "`tmpfs`, secrets",
         "A volume belongs to one host. Keys come from secrets and partition-ids from slots, so nothing is shared.",
+        helm="`emptyDir`, Secrets, ordinal",
     ),
     Difference(
         "",
@@ -188,12 +211,14 @@ DIFFERENCES = (
         ),
         "secrets `seed`, `ca_key`, `ca_crt`",
         "Nodes derive their keys from the seed. Only the SuperLink sees the CA's key.",
+        helm="Secrets by the hook",
     ),
     Difference(
         "secret `hf_token`",
         ("*.secrets.hf_token", "secrets.hf_token", "*.environment.HF_TOKEN_PATH"),
         "`hf-token.yml`, on request",
         "A secret cannot be empty.",
+        helm="`hub.tokenSecret`",
     ),
     Difference(
         "secrets of builds",
@@ -209,12 +234,14 @@ DIFFERENCES = (
         ),
         "`dataset.yml`, `hf-cache.yml`",
         "The folder must exist on each host, or Swarm refuses the task. So it is mounted on request only.",
+        helm="claims: `dataset`, `hub`",
     ),
     Difference(
         "`NODE_CONFIG_FILE`",
         ("supernode.volumes./node-config.toml", "supernode.environment.BOUQUET_NODE_CONFIG_FILE"),
         "`node-config.yml`, on request",
         "A Swarm config brings the file to all hosts.",
+        helm="`supernode.nodeConfig`",
     ),
     Difference(
         "`BOUQUET_SIZE_FILE`",
@@ -227,6 +254,7 @@ DIFFERENCES = (
         ("supernode.environment.PARTITION_ID",),
         "-",
         "It would pin all replicas to one partition. The slot decides.",
+        helm="the ordinal",
     ),
     Difference(
         "`INSECURE`",
@@ -239,12 +267,56 @@ DIFFERENCES = (
         ("superlink.environment.CONTROL_ADDRESS",),
         "a Unix socket",
         "See `control`.",
+        helm="`127.0.0.1:9093`",
     ),
     Difference(
         "`FLEET_BIND`",
         ("superlink.environment.FLEET_BIND",),
         "`0.0.0.0`",
         "Other hosts call the Fleet API. With this value the SuperLink refuses INSECURE.",
+    ),
+    Difference(
+        "`init`",
+        (),
+        "the same",
+        "In a pod, another process is number 1: it reaps orphans and passes on SIGTERM.",
+        helm="`shareProcessNamespace`",
+    ),
+    Difference(
+        "`healthcheck`",
+        (),
+        "the same",
+        "Docker's probe holds for an hour. Kubernetes probes at intervals, and has another probe for a process that "
+        "hangs.",
+        helm="`readiness.py 0`, `readiness.py live`",
+    ),
+    Difference(
+        "`sysctls`",
+        (),
+        "the same",
+        "*restricted* forbids it. gRPC's own limit on connections without acknowledgements does its work.",
+    ),
+    Difference("`logging`", (), "the same", "The kubelet rotates logs.", helm="the kubelet"),
+    Difference(
+        "`stop_grace_period`",
+        (),
+        "the same",
+        "The same under another name, and longer: a host may be busy with many pods.",
+        helm="`terminationGracePeriodSeconds`",
+    ),
+    Difference(
+        "volumes `state`, `results`, `cache`",
+        (),
+        "the same, on each host",
+        "A claim belongs to the cluster, so the SuperLink's pod may move to another host.",
+        helm="claims; `cache` by `emptyDir`",
+    ),
+    Difference(
+        "`deploy/compose/gpu.yml`",
+        (),
+        "`gpu.yml`, generic resources",
+        "The engine assigns devices, so that a node plans nothing.",
+        helm="`supernode.gpu`",
     ),
 )
 
