@@ -5,13 +5,20 @@ delivered to it and has no reply was lost with a process or a connection. The me
 confirmed it, and answered with an error otherwise.
 """
 
+import time
 from contextlib import suppress
 from logging import INFO, WARNING
 from pathlib import Path
 
 import grpc
 from flwr.app import Error, Message
-from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, PUBLIC_KEY_HEADER, ErrorCode
+from flwr.common.constant import (
+    HEARTBEAT_DEFAULT_INTERVAL,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    PUBLIC_KEY_HEADER,
+    ErrorCode,
+)
 from flwr.common.logger import log
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
@@ -21,16 +28,21 @@ from flwr.supercore.utils import get_metadata_bytes
 
 from bouquet.contract.keys import derive_key, public_key
 from bouquet.contract.partitions import NUM_PARTITIONS_HEADER, PARTITION_ID_HEADER, read_num_partitions
-from bouquet.flower.holding import hold, requested_hold
+from bouquet.flower.holding import HeldCalls, hold, requested_hold
 from bouquet.flower.link_state import StateFactory
 from bouquet.flower.messages import with_message_id
 from bouquet.flower.object_files import ObjectFilesFactory
 from bouquet.flower.superlink_events import SuperLinkEvents, end_key, missing_objects, node_key, replies_key
+from bouquet.settings.env import MAX_SUPERNODES
 from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import NoPartitionError, Origin, PartitionMap
 
 NODE_HOLD_SECONDS = 20.0  # of a PullMessages without a message
 RUN_HOLD_SECONDS = 20.0  # of a GetRun that waits for the run's end
+MAX_CALLS = 4 * MAX_SUPERNODES
+"""Calls at a time, and threads. gRPC refuses more, and a SuperNode whose call is refused ends."""
+MAX_HELD_CALLS = 3 * MAX_SUPERNODES
+"""Of them, calls that are held: a node has one that waits for a message, and one for the end of each of its runs."""
 
 
 class EventFleetServicer(FleetServicer):
@@ -66,6 +78,8 @@ class EventFleetServicer(FleetServicer):
         self._partitions = partitions
         self._records = records
         self._seed = seed
+        self._held = HeldCalls(MAX_HELD_CALLS)
+        self._heartbeats: dict[int, float] = {}  # the time of the newest one of each node, or of a call in its place
         self._pulls: dict[int, object] = {}  # the newest PullMessages of each node
 
     def ActivateNode(
@@ -93,6 +107,7 @@ class EventFleetServicer(FleetServicer):
             except NoPartitionError as error:
                 context.abort(grpc.StatusCode.UNAVAILABLE, str(error))  # the node tries again
         response = super().ActivateNode(request, context)
+        self._heartbeats[response.node_id] = time.monotonic()
         liveness.seen(response.node_id)
         return response
 
@@ -100,6 +115,7 @@ class EventFleetServicer(FleetServicer):
         self, request: fleet_pb2.DeactivateNodeRequest, context: grpc.ServicerContext
     ) -> fleet_pb2.DeactivateNodeResponse:
         """Mark a node as offline, and wake the ServerApps that wait for it."""
+        self._heartbeats.pop(request.node_id, None)
         response = super().DeactivateNode(request, context)
         self._partitions.gone(request.node_id, ended=True)
         self._events.notify_offline(self._states.state().messages, request.node_id)
@@ -110,6 +126,7 @@ class EventFleetServicer(FleetServicer):
     ) -> heartbeat_pb2.SendNodeHeartbeatResponse:
         """Keep a node online."""
         self._events.liveness.seen(request.node.node_id)
+        self._heartbeats[request.node.node_id] = time.monotonic()
         self._note_call(request.node.node_id, context)
         return super().SendNodeHeartbeat(request, context)
 
@@ -122,6 +139,7 @@ class EventFleetServicer(FleetServicer):
         key = node_key(node_id)
         self._pulls[node_id] = this_pull = object()
         self._note_call(node_id, context)
+        self._keep_online(node_id)
         self._resolve_in_flight(node_id)
 
         def is_superseded() -> bool:  # the node has called again, so nobody waits for this answer
@@ -133,15 +151,19 @@ class EventFleetServicer(FleetServicer):
         def has_message() -> bool:
             return bool(deliveries.complete(key)) and not deliveries.incomplete(key)
 
-        with self._events.liveness.held(node_id, key, context) as is_challenged:
+        with (
+            self._events.liveness.held(node_id, key, context) as is_challenged,
+            self._held.seconds(NODE_HOLD_SECONDS) as seconds,
+        ):
             hold(
                 notifier,
                 key,
                 lambda: is_challenged() or is_superseded() or is_removed() or has_message(),
-                NODE_HOLD_SECONDS,
+                seconds,
                 context,
             )
-        if is_superseded() or is_challenged():
+        objects_missing = bool(deliveries.incomplete(key)) and not deliveries.complete(key)
+        if is_superseded() or is_challenged() or (objects_missing and not is_removed()):
             return fleet_pb2.PullMessagesResponse()
         if is_removed():
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "The node was removed")  # its next call is refused like this
@@ -155,6 +177,7 @@ class EventFleetServicer(FleetServicer):
     ) -> fleet_pb2.PushMessagesResponse:
         """Store a reply, answer with the objects that are missing from it, and announce it to the ServerApp."""
         self._events.liveness.seen(request.node.node_id)
+        self._keep_online(request.node.node_id)
         deliveries = self._events.deliveries
         replies = [
             (replies_key(message.metadata.run_id), message.metadata.reply_to_message_id)
@@ -181,11 +204,15 @@ class EventFleetServicer(FleetServicer):
 
         On request, wait for the end and return the error then.
         """
+        self._keep_online(request.node.node_id)
         notifier, key = self._events.notifier, end_key(request.run_id)
         since = notifier.count(key)
         response = super().GetRun(request, context)
-        if seconds := requested_hold(context, RUN_HOLD_SECONDS):
-            with self._events.liveness.held(request.node.node_id, key, context):
+        if wanted := requested_hold(context, RUN_HOLD_SECONDS):
+            with (
+                self._events.liveness.held(request.node.node_id, key, context),
+                self._held.seconds(wanted) as seconds,
+            ):
                 hold(notifier, key, lambda: notifier.count(key) != since, seconds, context)
             response = super().GetRun(request, context)
         if num_partitions := read_num_partitions(self._run_dir, request.run_id):
@@ -220,6 +247,16 @@ class EventFleetServicer(FleetServicer):
         told = {PARTITION_ID_HEADER: assigned, NUM_PARTITIONS_HEADER: self._partitions.num_partitions}
         metadata = [(name, str(value)) for name, value in told.items() if value is not None]
         context.set_trailing_metadata((*(context.trailing_metadata() or ()), *metadata))
+
+    def _keep_online(self, node_id: int) -> None:
+        """Have a call count as a heartbeat if the node's last one is overdue.
+
+        The calls of a thousand nodes in the same second take longer than a heartbeat waits for its answer.
+        """
+        now = time.monotonic()
+        if now - self._heartbeats.get(node_id, now) > HEARTBEAT_DEFAULT_INTERVAL:
+            self._heartbeats[node_id] = now
+            self._states.state().acknowledge_node_heartbeat(node_id, HEARTBEAT_DEFAULT_INTERVAL)
 
     def _is_online(self, node_id: int) -> bool:
         return bool(self._states.state().get_node_info(node_ids=[node_id], statuses=[NodeStatus.ONLINE]))

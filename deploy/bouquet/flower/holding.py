@@ -4,6 +4,9 @@ A held call occupies one thread of the server and costs nothing else: no timer, 
 limit is well below the time after which idle connections are cut (Flower's gRPC keepalive is 210 s). An event that was
 missed, such as a message stored by another process, is noticed after that time at the latest. Stock servers ignore the
 metadata.
+
+The server also limits the number of held calls (`HeldCalls`), because other calls need threads, too. One more call is
+answered at once, and its client asks again after some seconds, as it asks a stock server.
 """
 
 import threading
@@ -50,6 +53,23 @@ def requested_hold(context: grpc.ServicerContext, limit: float, default: float =
         return max(0.0, min(float(metadata.get(HOLD_HEADER, default)), limit))
     except ValueError:
         return 0.0
+
+
+class HeldCalls:
+    """Limits how many calls of a server are held at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = threading.Semaphore(limit)
+
+    @contextmanager
+    def seconds(self, wanted: float) -> Iterator[float]:
+        """Yield for how many seconds to hold a call within the block: `wanted`, or 0 if too many are held."""
+        is_free = self._free.acquire(blocking=False)
+        try:
+            yield wanted if is_free else 0.0
+        finally:
+            if is_free:
+                self._free.release()
 
 
 def hold(

@@ -4,9 +4,11 @@ Nodes, runs, their logs, contexts and apps outlive the container in the database
 SuperLink's process, in files (`MessageState`, `ObjectFiles`).
 """
 
+import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from logging import WARNING
 from typing import Any
@@ -40,32 +42,55 @@ LOG_STEP_SECONDS = 1e-5  # between two lines of a log; readers skip 1e-6
 
 
 class AnswerCache:
-    """Answers of the database that are valid for `FRESH_SECONDS`."""
+    """Answers of the database that are valid for some time.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: For how long; `math.inf`: until they are cleared.
+    """
+
+    def __init__(self, seconds: float = FRESH_SECONDS) -> None:
+        self._seconds = seconds
         self._lock = threading.Lock()
+        self._asking = threading.RLock()
         self._answers: dict[Hashable, tuple[float, Any]] = {}
         self._generation = 0
 
     def get(self, key: Hashable, ask: Callable[[], Any]) -> Any:
-        """Return the valid answer for `key`, or ask for a new one. None is never kept."""
-        now = time.monotonic()
-        with self._lock:
-            generation = self._generation
-            until, answer = self._answers.get(key, (0.0, None))
-        if now < until:
+        """Return the valid answer for `key`, or ask for a new one. None is never kept.
+
+        One thread asks, and the others wait for its answer: a thousand nodes may call at the same time.
+        """
+        if (answer := self._valid(key)) is not None:
             return answer
-        answer = ask()
+        with self._asking:
+            if (answer := self._valid(key)) is not None:
+                return answer
+            generation, now = self._generation, time.monotonic()
+            answer = ask()
+            with self._lock:
+                if answer is not None and generation == self._generation:
+                    self._answers[key] = (now + self._seconds, answer)
+            return answer
+
+    def _valid(self, key: Hashable) -> Any:
         with self._lock:
-            if answer is not None and generation == self._generation:
-                self._answers[key] = (now + FRESH_SECONDS, answer)
-        return answer
+            until, answer = self._answers.get(key, (0.0, None))
+        return answer if time.monotonic() < until else None
 
     def clear(self) -> None:
         """Forget all answers, and do not keep those that are being asked for."""
         with self._lock:
             self._answers.clear()
             self._generation += 1
+
+
+@dataclass
+class RunUsage:
+    """What a run has used since it was last written to the database."""
+
+    bytes_sent: int = 0
+    bytes_recv: int = 0
+    clientapp_seconds: float = 0.0
 
 
 class LinkState(SqlLinkState):
@@ -88,9 +113,10 @@ class LinkState(SqlLinkState):
         self.messages = MessageState(self, federation_manager, objects, files)
         super().__init__(database_path, federation_manager, objects)
         self._task_answers, self._node_answers = AnswerCache(), AnswerCache()
-        self._traffic: dict[int, tuple[int, int]] = {}
-        self._traffic_due = 0.0
-        self._traffic_lock = threading.Lock()
+        self._node_ids = AnswerCache(math.inf)  # by public key
+        self._usage: dict[int, RunUsage] = {}
+        self._usage_due = 0.0
+        self._usage_lock = threading.Lock()
         self._tokens_cleaned = 0.0
         self._wall_time = wall_time
         self._log_lock = threading.Lock()
@@ -150,6 +176,14 @@ class LinkState(SqlLinkState):
         ask = super().get_run_status
         return dict(self._task_answers.get(frozenset(run_ids), lambda: ask(run_ids)))
 
+    def get_run_info(self, *, run_ids: Sequence[int] | None = None, **options: Any) -> Sequence[Run]:
+        """Return runs; runs that are asked for by their ids are valid as `get_run_status` is."""
+        ask = super().get_run_info
+        if run_ids is None or options:
+            return ask(run_ids=run_ids, **options)
+        runs: Sequence[Run] | None = self._task_answers.get(("runs", *run_ids), lambda: ask(run_ids=run_ids) or None)
+        return runs or []
+
     def get_task_by_token(self, token: str) -> Task | None:
         """Return the task that a token belongs to; valid for `FRESH_SECONDS`, or until a task changes its status."""
         self._follow_clock()
@@ -158,9 +192,9 @@ class LinkState(SqlLinkState):
         return task
 
     def get_node_id_by_public_key(self, public_key: bytes) -> int | None:
-        """Return the node that has a key; valid for `FRESH_SECONDS`, or until a node changes."""
+        """Return the node that has a key; valid until a node is enrolled or removed."""
         ask = super().get_node_id_by_public_key
-        node_id: int | None = self._node_answers.get(public_key, lambda: ask(public_key))
+        node_id: int | None = self._node_ids.get(public_key, lambda: ask(public_key))
         return node_id
 
     def _cleanup_expired_task_tokens(self) -> None:
@@ -220,22 +254,24 @@ class LinkState(SqlLinkState):
         return activated
 
     def finish_task(self, task_id: int, sub_status: str, details: str) -> bool:
-        """Mark a task as finished, and write the traffic of its run."""
+        """Mark a task as finished, and write the usage of its run."""
         finished = super().finish_task(task_id, sub_status, details)
+        self._write_usage()
         self._task_answers.clear()
-        self._write_traffic()
         return finished
 
     def create_node(self, owner_aid: str, owner_name: str, public_key: bytes, heartbeat_interval: float) -> int:
         """Enrol a node by its key, and return its id."""
         node_id = super().create_node(owner_aid, owner_name, public_key, heartbeat_interval)
         self._node_answers.clear()
+        self._node_ids.clear()
         return node_id
 
     def delete_node(self, owner_aid: str, node_id: int) -> None:
         """Remove a node."""
         super().delete_node(owner_aid, node_id)
         self._node_answers.clear()
+        self._node_ids.clear()
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """Mark a node as online."""
@@ -309,23 +345,34 @@ class LinkState(SqlLinkState):
         """Return an object's bytes, empty while it is missing, or None if it is unknown."""
         return self.messages.get_object(run_id, object_id)
 
-    # Bytes sent and received, which Flower counts with every object
+    # What Flower counts with every object and reply: bytes of a run, and seconds of its ClientApps
 
     def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
         """Count bytes of a run, and write the counts about once a second."""
-        with self._traffic_lock:
-            sent, received = self._traffic.get(run_id, (0, 0))
-            self._traffic[run_id] = (sent + bytes_sent, received + bytes_recv)
-            if time.monotonic() < self._traffic_due:
-                return
-            self._traffic_due = time.monotonic() + FRESH_SECONDS
-        self._write_traffic()
+        self._count(run_id, bytes_sent, bytes_recv, 0.0)
 
-    def _write_traffic(self) -> None:
-        with self._traffic_lock:
-            traffic, self._traffic = self._traffic, {}
-        for run_id, (sent, received) in traffic.items():
-            super().store_traffic(run_id, bytes_sent=sent, bytes_recv=received)
+    def add_clientapp_runtime(self, run_id: int, runtime: float) -> None:
+        """Count seconds of a run's ClientApps, and write the counts about once a second."""
+        self._count(run_id, 0, 0, runtime)
+
+    def _count(self, run_id: int, bytes_sent: int, bytes_recv: int, seconds: float) -> None:
+        with self._usage_lock:
+            usage = self._usage.setdefault(run_id, RunUsage())
+            usage.bytes_sent += bytes_sent
+            usage.bytes_recv += bytes_recv
+            usage.clientapp_seconds += seconds
+            if time.monotonic() < self._usage_due:
+                return
+            self._usage_due = time.monotonic() + FRESH_SECONDS
+        self._write_usage()
+
+    def _write_usage(self) -> None:
+        with self._usage_lock:
+            usages, self._usage = self._usage, {}
+        for run_id, usage in usages.items():
+            super().store_traffic(run_id, bytes_sent=usage.bytes_sent, bytes_recv=usage.bytes_recv)
+            if usage.clientapp_seconds:
+                super().add_clientapp_runtime(run_id, usage.clientapp_seconds)
 
 
 class StateFactory(LinkStateFactory):

@@ -6,8 +6,9 @@ that waits for them is a process of the same container and does not outlive it. 
 docs/decisions/0009-messages-in-memory.md and 0010-superlink-restarted-in-place.md.
 """
 
-from collections import Counter
+from collections import Counter, UserDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Protocol
 
@@ -79,6 +80,29 @@ class _Nodes(Mapping[int, NodeInfo]):
         return len(self._database.nodes_by_id())
 
 
+class _MessagesByNode(UserDict[str, Message]):
+    """Messages by id, in the order in which they came, which are also found by their node."""
+
+    def __init__(self) -> None:
+        self._of_nodes: defaultdict[int, dict[str, Message]] = defaultdict(dict)
+        super().__init__()
+
+    def __setitem__(self, message_id: str, message: Message) -> None:
+        super().__setitem__(message_id, message)
+        self._of_nodes[message.metadata.dst_node_id][message_id] = message
+
+    def __delitem__(self, message_id: str) -> None:
+        node_id = self.data[message_id].metadata.dst_node_id
+        super().__delitem__(message_id)
+        del self._of_nodes[node_id][message_id]
+        if not self._of_nodes[node_id]:
+            del self._of_nodes[node_id]
+
+    def of_node(self, node_id: int) -> dict[str, Message]:
+        """Return a node's messages by id, oldest first."""
+        return dict(self._of_nodes.get(node_id, {}))
+
+
 class MessageState(InMemoryLinkState):
     """Flower's in-memory state, used for messages and push sessions only; runs and nodes are those of a database.
 
@@ -93,9 +117,11 @@ class MessageState(InMemoryLinkState):
         self, database: Database, federation_manager: FederationManager, objects: ObjectFiles, files: MessageFiles
     ) -> None:
         super().__init__(federation_manager, objects)
-        # Both are as much of a dict as the methods for messages need.
+        # These are as much of a dict as the methods for messages need.
         self.run_ids = _Runs(database)  # type: ignore[assignment]
         self.nodes = _Nodes(database)  # type: ignore[assignment]
+        self._messages_by_node = _MessagesByNode()
+        self.message_ins_store = self._messages_by_node  # type: ignore[assignment]
         self._database = database
         self._objects = objects
         self._files = files
@@ -127,8 +153,19 @@ class MessageState(InMemoryLinkState):
         return message_id
 
     def get_message_ins(self, node_id: int, limit: int | None) -> list[Message]:
-        """Return at most `limit` undelivered messages for a node, which count as delivered from now on."""
-        messages = super().get_message_ins(node_id, limit)
+        """Return at most `limit` undelivered messages for a node, which count as delivered from now on.
+
+        Flower's method looks at the messages for all nodes, and N nodes pull in every round.
+        """
+        with self.lock:
+            self._check_stored_messages(set(self._messages_by_node.of_node(node_id)))
+            messages = [
+                message
+                for message in self._messages_by_node.of_node(node_id).values()
+                if not message.metadata.delivered_at
+            ][:limit]
+            for message in messages:
+                message.metadata.delivered_at = datetime.now(UTC).isoformat()
         for message in messages:
             self._files.write("delivered", message.metadata.message_id, b"")
         return messages
@@ -175,24 +212,23 @@ class MessageState(InMemoryLinkState):
     def runs_waiting_for(self, node_id: int) -> set[int]:
         """Return the ids of the runs that have messages for a node."""
         with self.lock:
-            messages = self.message_ins_store.values()
-            return {message.metadata.run_id for message in messages if message.metadata.dst_node_id == node_id}
+            return {message.metadata.run_id for message in self._messages_by_node.of_node(node_id).values()}
 
     def has_offline_recipient(self, message_ids: set[str]) -> bool:
         """Return whether one of these messages went to a node that is offline: Flower answers it with an error."""
         with self.lock:
             found = [self.message_ins_store[each] for each in message_ids if each in self.message_ins_store]
+            nodes = self._database.nodes_by_id()
             recipients = {message.metadata.dst_node_id for message in found}
-            return any(self.nodes[node_id].status == NodeStatus.OFFLINE for node_id in recipients & set(self.nodes))
+            return any(nodes[node_id].status == NodeStatus.OFFLINE for node_id in recipients & set(nodes))
 
     def unanswered(self, node_id: int) -> list[Message]:
         """Return the messages that were delivered to a node and have no complete reply."""
         with self.lock:
             return [
                 message
-                for message_id, message in self.message_ins_store.items()
-                if message.metadata.dst_node_id == node_id
-                and message.metadata.delivered_at
+                for message_id, message in self._messages_by_node.of_node(node_id).items()
+                if message.metadata.delivered_at
                 and not self._is_complete(self.message_ins_id_to_message_res_id.get(message_id))
             ]
 

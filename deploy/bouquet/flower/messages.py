@@ -4,6 +4,8 @@ from typing import Any
 
 from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
 METADATA_FIELDS = (
     "run_id",
@@ -47,6 +49,13 @@ def error_from_node(reply: Message, node_id: int, reason: str) -> Message:
 def error_in_place_of(reply: Message, error: Error) -> Message:
     """Return an error with the metadata of a reply that had content."""
     return make_message(reply.metadata, error=error)
+
+
+def deflated(message: Message) -> tuple[ObjectTree, dict[str, bytes]]:
+    """Return the tree of a message's objects, and the bytes of each object by its id: what a sender transfers."""
+    return get_object_tree(message), {
+        object_id: each.deflate() for object_id, each in get_all_nested_objects(message).items()
+    }
 
 
 def _changed(metadata: Metadata, **changes: Any) -> Metadata:

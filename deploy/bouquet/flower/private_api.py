@@ -134,6 +134,7 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
     "fleet_describer": ("flwr.supercore.constant.NodeStatus",),
     "fleet_servicer": (
         "flwr.common.constant.ErrorCode",
+        "flwr.common.constant.HEARTBEAT_DEFAULT_INTERVAL",
         "flwr.common.constant.NOOP_ACCOUNT_NAME",
         "flwr.common.constant.NOOP_FLWR_AID",
         "flwr.common.constant.PUBLIC_KEY_HEADER",
@@ -178,7 +179,12 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.supercore.run.Run",
         "flwr.superlink.federation.FederationManager",
     ),
-    "messages": ("flwr.app.message.make_message",),
+    "messages": (
+        "flwr.app.message.make_message",
+        "flwr.proto.message_pb2.ObjectTree",
+        "flwr.supercore.inflatable.inflatable_object.get_all_nested_objects",
+        "flwr.supercore.inflatable.inflatable_object.get_object_tree",
+    ),
     "moved_modules": ("flwr.common.logger.log",),
     "node_auth": (
         "flwr.common.constant.PUBLIC_KEY_HEADER",

@@ -36,7 +36,7 @@ from bouquet.flower.control_http import ControlHttp
 from bouquet.flower.control_port import ControlPort
 from bouquet.flower.control_servicer import EventControlServicer
 from bouquet.flower.fleet_describer import FleetDescriber
-from bouquet.flower.fleet_servicer import EventFleetServicer
+from bouquet.flower.fleet_servicer import MAX_CALLS, EventFleetServicer
 from bouquet.flower.link_state import StateFactory
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.node_auth import NodeAuthInterceptor
@@ -208,6 +208,7 @@ class EventLifespan(SuperLinkLifespan):
         server = generic_create_grpc_server(
             servicer_and_add_fn=(servicer, add_FleetServicer_to_server),
             server_address=fleet_address,
+            max_concurrent_workers=MAX_CALLS,
             certificates=config.certificates,
             interceptors=[
                 RpcErrorTranslationServerInterceptor(),

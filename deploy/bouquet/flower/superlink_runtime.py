@@ -89,7 +89,9 @@ class EventRuntimeServicer(SuperLinkRuntimeServicer):
                 seconds,
                 context,
             )
-        wanted = asked - deliveries.incomplete(key)  # an incomplete reply is delivered by a later call
+        # Flower looks at each message that it is asked about, at its node too: only where no reply is complete. An
+        # incomplete reply is delivered by a later call.
+        wanted = asked & deliveries.complete(key) or asked - deliveries.incomplete(key)
         if asked and not wanted:
             return runtime_pb2.PullAppMessagesResponse()
         deliveries.forget(key, deliveries.complete(key) & wanted)

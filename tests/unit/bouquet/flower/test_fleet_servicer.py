@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from flwr.common.constant import NOOP_FLWR_AID, PUBLIC_KEY_HEADER
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
@@ -21,7 +21,9 @@ from bouquet.contract.partitions import (
 )
 from bouquet.flower import fleet_servicer, liveness
 from bouquet.flower.fleet_servicer import EventFleetServicer
-from bouquet.flower.superlink_events import SuperLinkEvents, replies_key
+from bouquet.flower.holding import HeldCalls
+from bouquet.flower.superlink_events import SuperLinkEvents, node_key, replies_key
+from bouquet.settings.env import MAX_SUPERNODES
 from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import PartitionMap
 from tests.unit.bouquet.flower.fakes import Caller, Traffic, after
@@ -232,3 +234,54 @@ def test_a_node_that_is_removed_while_its_call_is_held_is_refused_and_gets_no_me
     assert time.monotonic() - started < 10
     with pytest.raises(FlowerError):
         fleet.activate(signed_by=b"key")
+
+
+def test_a_call_counts_as_a_heartbeat_where_the_last_one_is_overdue(fleet: Fleet) -> None:
+    fleet.activate(b"key")
+    state = fleet.traffic.state
+    before = state.get_node_info(node_ids=[fleet.node_id])[0].online_until
+    fleet.pull()
+    assert state.get_node_info(node_ids=[fleet.node_id])[0].online_until == before
+    fleet.servicer._heartbeats[fleet.node_id] -= 31
+    fleet.pull()
+    assert state.get_node_info(node_ids=[fleet.node_id])[0].online_until > before
+
+
+def test_a_call_does_not_bring_a_deactivated_node_back(fleet: Fleet) -> None:
+    fleet.activate(b"key")
+    fleet.servicer._heartbeats[fleet.node_id] -= 31
+    fleet.servicer.DeactivateNode(DeactivateNodeRequest(node_id=fleet.node_id), Caller())
+    fleet.pull()
+    assert fleet.traffic.state.get_node_info(node_ids=[fleet.node_id])[0].status == "offline"
+
+
+def test_a_message_whose_objects_are_on_their_way_is_not_delivered_when_the_hold_ends(fleet: Fleet) -> None:
+    message = fleet.traffic.message()
+    session, objects = fleet.traffic.push(message)
+    key = node_key(fleet.node_id)
+    fleet.events.deliveries.announce(key, message.object_id, objects)
+    assert fleet.pull() == []
+    for name, content in objects.items():
+        fleet.traffic.state.store_object(fleet.traffic.run_id, session, name, content)
+        fleet.events.deliveries.object_arrived(name)
+    assert fleet.pull() == [message.object_id]
+
+
+def test_a_call_is_answered_at_once_while_too_many_are_held(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_servicer, "NODE_HOLD_SECONDS", 20)
+    fleet.servicer._held = HeldCalls(0)
+    start = time.monotonic()
+    assert fleet.pull() == []
+    assert time.monotonic() - start < 5
+
+
+def test_a_held_call_that_ends_makes_room_for_another() -> None:
+    held = HeldCalls(1)
+    with held.seconds(20) as first, held.seconds(20) as second:
+        assert (first, second) == (20, 0)
+    with held.seconds(20) as third:
+        assert third == 20
+
+
+def test_each_node_can_have_a_call_for_a_message_and_one_for_the_end_of_a_run_held() -> None:
+    assert 2 * MAX_SUPERNODES <= fleet_servicer.MAX_HELD_CALLS <= fleet_servicer.MAX_CALLS - MAX_SUPERNODES

@@ -1,5 +1,7 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -48,9 +50,8 @@ def test_an_answer_is_valid_until_something_changes() -> None:
     assert asked.times == 2
 
 
-def test_an_answer_is_valid_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bouquet.flower.link_state.FRESH_SECONDS", -1)
-    cache, asked = AnswerCache(), Asked()
+def test_an_answer_is_valid_for_a_limited_time() -> None:
+    cache, asked = AnswerCache(-1), Asked()
     cache.get("key", asked)
     cache.get("key", asked)
     assert asked.times == 2
@@ -72,6 +73,39 @@ def test_an_answer_that_changed_while_it_was_asked_for_is_not_kept() -> None:
 
     assert cache.get("key", overtaken) == "stale"
     assert cache.get("key", asked) == "answer"
+
+
+def test_one_thread_asks_and_the_others_get_its_answer() -> None:
+    cache, asked, start = AnswerCache(), Asked(), Barrier(8)
+
+    def ask_slowly() -> Any:
+        time.sleep(0.05)
+        return asked()
+
+    def get(_: int) -> Any:
+        start.wait()
+        return cache.get("key", ask_slowly)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(get, range(8))) == {"answer"}
+    assert asked.times == 1
+
+
+def test_a_run_shows_all_bytes_and_seconds_that_were_counted_once_it_has_ended(traffic: Traffic) -> None:
+    state, run_id = traffic.state, traffic.run_id
+    for _ in range(3):
+        state.store_traffic(run_id, bytes_sent=10, bytes_recv=1)
+        state.add_clientapp_runtime(run_id, 0.5)
+    (task,) = state.get_tasks(statuses=[Status.PENDING])
+    state.get_run_info(run_ids=[run_id])
+    state.finish_task(task.task_id, "completed", "")
+    (run,) = state.get_run_info(run_ids=[run_id])
+    assert (run.bytes_sent, run.bytes_recv, run.clientapp_runtime) == (30, 3, 1.5)
+
+
+def test_a_run_that_does_not_exist_yet_is_asked_for_again(traffic: Traffic) -> None:
+    assert list(traffic.state.get_run_info(run_ids=[1])) == []
+    assert [run.run_id for run in traffic.state.get_run_info(run_ids=[traffic.run_id])] == [traffic.run_id]
 
 
 def test_nodes_survive_a_restart(tmp_path: Path) -> None:

@@ -140,3 +140,34 @@ def test_an_incomplete_reply_is_replaced_by_another(traffic: Traffic) -> None:
     assert traffic.state.num_message_res() == 0
     traffic.reply(message)
     assert traffic.state.messages.unanswered(traffic.node_id) == []
+
+
+def test_a_node_gets_its_own_messages_and_those_of_other_nodes_are_not_looked_at(
+    traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = traffic.state.messages
+    first, own = traffic.node_id, traffic.state.create_node("owner", "name", b"other key", 30)
+    traffic.state.activate_node(own, 30)
+    others = [traffic.send(number) for number in range(3)]
+    traffic.node_id = own
+    message = traffic.send()
+    looked_at: set[str] = set()
+    check = state._check_stored_messages
+
+    def recorded_check(message_ids: set[str]) -> None:
+        looked_at.update(message_ids)
+        check(message_ids)
+
+    monkeypatch.setattr(state, "_check_stored_messages", recorded_check)
+    assert traffic.pull() == [message.object_id]
+    assert looked_at == {message.object_id}
+    assert traffic.pull() == []
+    traffic.node_id = first
+    assert [traffic.pull() for _ in others] == [[other.object_id] for other in others]
+
+
+def test_a_deleted_message_is_forgotten_for_its_node(traffic: Traffic) -> None:
+    message = traffic.send()
+    traffic.state.delete_messages({message.object_id})
+    assert traffic.pull() == []
+    assert traffic.state.messages.unanswered(traffic.node_id) == []

@@ -62,3 +62,23 @@ def test_a_node_that_was_offline_before_its_message_was_sent_is_answered_for_at_
     assert len(errors) == 1
     assert "Node Unavailable" in errors[0]
     assert seconds < HOLD_SECONDS
+
+
+def test_where_a_reply_is_complete_the_nodes_of_other_messages_are_not_looked_at(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [run.traffic.send(number) for number in range(3)]
+    run.traffic.reply(messages[0])
+    run.events.deliveries.announce(replies_key(run.traffic.run_id), messages[0].object_id, ())
+    looked_at: list[set[str]] = []
+    pull = run.traffic.state.messages.get_message_res
+
+    def recorded_pull(message_ids: set[str]) -> Any:
+        looked_at.append(set(message_ids))
+        return pull(message_ids)
+
+    monkeypatch.setattr(run.traffic.state.messages, "get_message_res", recorded_pull)
+    request = PullAppMessagesRequest(message_ids=[message.object_id for message in messages])
+    (reply,) = run.servicer.PullMessages(request, Caller()).messages_list
+    assert reply.metadata.reply_to_message_id == messages[0].object_id
+    assert looked_at == [{messages[0].object_id}]
