@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
