@@ -1,17 +1,12 @@
-"""The `bouquet` command and its subcommands."""
+"""The subcommands of `bouquet`, as functions of the settings."""
 
-import argparse
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-from dotenv import load_dotenv
 
 from bouquet.errors import FleetError, HostError
 from bouquet.gpu import nvidia
@@ -23,7 +18,6 @@ from bouquet.host.bundle.opened import open_bundle
 from bouquet.host.busy_fleet import refuse_other_packages
 from bouquet.host.checks.flwr_connection import foreign_connection
 from bouquet.host.checks.published_ports import check_ports
-from bouquet.host.command_help import EPILOG, HELP, INTRODUCTION
 from bouquet.host.connection import read_config, write_connection
 from bouquet.host.dataset_download import download
 from bouquet.host.doctor import run_checks, select_checks
@@ -42,7 +36,6 @@ from bouquet.host.run_summary import check_outcome, read_metrics, summary
 from bouquet.host.start_lock import StartLock
 from bouquet.host.status import read_status, status_table
 from bouquet.oneshot.certificates import check_user_certificates
-from bouquet.runtime import grpc_proxy
 from bouquet.settings.env import INSECURE_WARNING
 from bouquet.settings.host import PROJECT, HostSettings
 from bouquet.settings.overrides import check_overrides
@@ -295,119 +288,6 @@ COMMANDS: dict[str, Callable[..., object]] = {
         *(join_command, nodes, swarm, bundle, dataset),
     )
 }
-
-
-class _ShowVersion(argparse.Action):
-    """Prints the version."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version  # noqa: PLC0415  the import is slow, and only this option needs it
-
-        print(f"bouquet {version('bouquet')}")
-        parser.exit()
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    raw = partial(argparse.RawDescriptionHelpFormatter, max_help_position=20)
-    parser = argparse.ArgumentParser(prog="bouquet", description=INTRODUCTION, epilog=EPILOG, formatter_class=raw)
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
-    for name in COMMANDS:
-        text = HELP[name]
-        command = commands.add_parser(
-            name, help=text.summary, description=text.description, epilog=text.epilog, formatter_class=raw
-        )
-        if name in ("run", "bundle"):
-            command.add_argument(
-                "app",
-                nargs="?",
-                metavar="PATH",
-                help="the folder of a Flower App; wins over APP; default: the app in this checkout"
-                + ("; or the file of a bundle" if name == "run" else ""),
-            )
-        if name == "bundle":
-            command.add_argument("--output", type=Path, metavar="FILE", help="default: NAME-VERSION.bundle.tar, here")
-            command.add_argument(
-                "--dataset",
-                dest="cache",
-                type=Path,
-                metavar="FOLDER",
-                help="a Hugging Face cache to put into the bundle",
-            )
-        if name in ("connection", "results"):
-            command.add_argument(
-                OPTION,
-                nargs="?",
-                const="",
-                metavar="[NAMESPACE/]RELEASE",
-                help="a fleet that the Helm chart has installed; without a name: the only one in kubectl's namespace",
-            )
-        if name == "dataset":
-            command.add_argument("names", nargs="+", metavar="NAME", help="a dataset of the hub, or NAME:CONFIG")
-        if name == "join-command":
-            command.add_argument("--nodes", type=int, default=1, metavar="N", help="how many nodes; default: 1")
-            command.add_argument("--engine", choices=join.ENGINES, default="docker", help="default: docker")
-            command.add_argument("--name", help="name of the node, or NAME-1 and so on; default: from its key")
-            command.add_argument("--image", help="the image there; default: the name of this fleet's image")
-        if name == "nodes":
-            _add_changes(command)
-        if name == "swarm":
-            _add_swarm_arguments(command)
-        if name == "run":
-            command.add_argument(
-                "--run-config",
-                action="append",
-                metavar="'KEY=VALUE ...'",
-                help="overrides of the app's run-config, as `flwr run --run-config` takes them; wins over RUN_CONFIG",
-            )
-    return parser
-
-
-def _add_changes(command: argparse.ArgumentParser) -> None:
-    node = "a node's name, its id, or the start of its key's fingerprint"
-    actions = command.add_subparsers(dest="action", metavar="CHANGE", title="changes; without one, list the nodes")
-    naming = actions.add_parser("name", help="name a node")
-    naming.add_argument("node", metavar="NODE", help=node)
-    naming.add_argument("new_name", metavar="NAME", help="at most 40 lower-case letters, digits and -")
-    for action, text in (
-        ("remove", "remove a node that has left for good; its key is never accepted again"),
-        ("revoke", "never accept the key of a node again; one that is online is cut off at once"),
-    ):
-        actions.add_parser(action, help=text).add_argument("node", metavar="NODE", help=node)
-
-
-def _add_swarm_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("action", choices=[*SWARM_ACTIONS], help="what to do; see above")
-    command.add_argument("hosts", nargs="*", metavar="HOST", help="a Docker endpoint to load images into: ssh://NAME")
-    command.add_argument("--registry", metavar="NAME", help="push the images there, and let the hosts pull them")
-    command.add_argument("--images", metavar="TAG", help="images that the hosts have already; nothing is built")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command that the command line names.
-
-    Args:
-        arguments: The command line without the program's name; None for `sys.argv`.
-    """
-    parsed = make_parser().parse_args(arguments)
-    load_dotenv(PROJECT / ".env")  # like Compose: the environment wins
-    grpc_proxy.only_on_request()
-    settings = HostSettings.read()
-    os.environ["FLWR_HOME"] = str(settings.flower_home)  # `flwr` does not expand `~`
-    if getattr(parsed, "app", None) is not None:
-        settings = replace(settings, app=Path(parsed.app).expanduser().resolve())
-    if getattr(parsed, "run_config", None) is not None:
-        settings = replace(settings, run_config=" ".join(parsed.run_config).strip())
-    names = ("output", "cache", "kubernetes")
-    options = {name: getattr(parsed, name) for name in names if name in parsed}
-    if parsed.command == "swarm":
-        options |= {name: getattr(parsed, name) for name in ("action", "hosts", "registry", "images")}
-    if parsed.command == "join-command":
-        options["joining"] = JoinOptions(parsed.nodes, parsed.engine, parsed.name, parsed.image)
-    if parsed.command == "nodes" and parsed.action is not None:
-        options["change"] = NodeChange(parsed.action, parsed.node, getattr(parsed, "new_name", ""))
-    COMMANDS[parsed.command](settings, *getattr(parsed, "names", ()), **options)
 
 
 def entry() -> None:

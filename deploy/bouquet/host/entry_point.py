@@ -13,5 +13,5 @@ def entry() -> None:
 
 def _main() -> None:
     with ends_at_once("interrupted"):
-        from bouquet.host.commands import main  # noqa: PLC0415  takes a third of a second, in which Ctrl-C may come
+        from bouquet.host.command_line import main  # noqa: PLC0415  takes a third of a second, in which Ctrl-C may come
     main()

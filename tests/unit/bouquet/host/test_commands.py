@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bouquet.errors import FleetError, HostError, RunError, SettingError
-from bouquet.host import commands
+from bouquet.host import command_line, commands
 from bouquet.host.command_help import DEFAULTS, EXIT_CODES, HELP, MEANINGS
-from bouquet.host.commands import COMMANDS, main
+from bouquet.host.command_line import main
+from bouquet.host.commands import COMMANDS
 from bouquet.settings.host import PROJECT, HostSettings
 
 
@@ -29,7 +30,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[HostSettings]:
     """Replace `run` by a command that only records its settings; no `.env` is read."""
     settings: list[HostSettings] = []
     monkeypatch.setitem(COMMANDS, "run", settings.append)
-    monkeypatch.setattr(commands, "load_dotenv", lambda path: None)
+    monkeypatch.setattr(command_line, "load_dotenv", lambda path: None)
     monkeypatch.setenv("FLWR_HOME", "~/my flwr")
     return settings
 

@@ -80,5 +80,7 @@ def test_offline_mode_forbids_the_request(late_hub: str, monkeypatch: pytest.Mon
 
 
 def test_the_library_is_imported_only_for_the_request() -> None:
-    check = "import sys, bouquet.host.commands; sys.exit('huggingface_hub' in sys.modules or 'httpx' in sys.modules)"
+    check = (
+        "import sys, bouquet.host.command_line; sys.exit('huggingface_hub' in sys.modules or 'httpx' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", check], check=True)
