@@ -17,6 +17,7 @@ docs/decisions/0030-partitions-from-the-superlink.md.
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,7 +230,8 @@ class PartitionMap:
 
         def keep_on() -> None:
             logged = ""
-            while not self._stopped.wait(UPDATE_SECONDS):
+            while True:
+                time.sleep(UPDATE_SECONDS)
                 try:
                     self.update()
                     logged = ""
@@ -238,7 +240,6 @@ class PartitionMap:
                         sys.stderr.write(f"bouquet: the fleet's size cannot be read or written: {error}\n")
                     logged = str(error)
 
-        self._stopped = threading.Event()
         threading.Thread(target=keep_on, name="partition-map", daemon=True).start()
 
     def _update(self) -> None:
