@@ -17,7 +17,7 @@ from python_on_whales.exceptions import DockerException
 from bouquet.contract.node_status import NodeStatus, parse_status
 from bouquet.contract.partitions import NODES
 from bouquet.contract.tls_files import CA
-from bouquet.errors import FleetError, SettingError
+from bouquet.errors import FleetError, HostError, SettingError
 from bouquet.host.bootstrap import base_image, compose_plugin
 from bouquet.host.bundle import image_archive
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
@@ -30,6 +30,7 @@ from bouquet.host.swarm.docker_swarm import Task, change
 from bouquet.host.swarm.stack import FOLDER, LEASE_FOLDER, RUN_FOLDER, SERVER_FOLDER, STACK, SUPERLINK_LABEL
 from bouquet.host.swarm.stack_secrets import ensure_secrets, remove_secrets
 from bouquet.polling import poll_until
+from bouquet.probing import probe
 from bouquet.settings.host import PROJECT, HostSettings
 
 SERVICES = ("superlink", "control", "supernode")
@@ -377,10 +378,13 @@ def _state(task: Task) -> str:
 
 
 def _tail(service: str) -> str:
+    """Return the last lines of a service's log; `docker service logs` can hang while tasks come and go."""
     command = ["docker", "service", "logs", "--tail", str(LOG_TAIL_LINES), service]
-    return subprocess.run(
-        command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ).stdout
+    try:
+        answer = probe(command, docker_swarm.DOCKER_HINT)
+    except HostError as error:
+        return str(error)
+    return answer.stdout + answer.stderr
 
 
 def _digest(*files: Path) -> str:
