@@ -9,11 +9,9 @@ from dataclasses import replace
 
 from bouquet.contract.tls_files import CA, SERVER, SERVER_KEY
 from bouquet.errors import FleetError, report_errors
-from bouquet.oneshot import certificates
 from bouquet.runtime import grpc_proxy, hub_cache
 from bouquet.runtime.process import exec_module, resolve_port
 from bouquet.settings.env import INSECURE_WARNING
-from bouquet.settings.oneshot import CertificateSettings
 from bouquet.settings.superlink import SuperLinkSettings
 from bouquet.superlink import handshake_log
 
@@ -54,6 +52,16 @@ def security(settings: SuperLinkSettings) -> list[str]:
     return ["--enable-supernode-auth", *options]
 
 
+def issue_certificate() -> None:
+    """Ensure that the SuperLink of a cluster has a valid certificate of its CA, as `oneshot.certificates` does."""
+    from bouquet.oneshot import certificates  # noqa: PLC0415  it has settings of its own, and only a cluster needs it
+    from bouquet.settings.oneshot import CertificateSettings  # noqa: PLC0415
+
+    settings = CertificateSettings.read()
+    folders = replace(settings.directories, identities=settings.directories.server)  # it has no SuperNodes
+    sys.stderr.write(f"bouquet: {certificates.ensure(replace(settings, directories=folders))}\n")
+
+
 def main() -> None:
     """Check the settings and replace this process by the one that serves."""
     settings = SuperLinkSettings.read()
@@ -64,9 +72,7 @@ def main() -> None:
         sys.stderr.write(f"bouquet: warning: {INSECURE_WARNING}\n")
     else:
         if settings.issues_certificate:
-            own = CertificateSettings.read()
-            own = replace(own, directories=replace(own.directories, identities=own.directories.server))
-            sys.stderr.write(f"bouquet: {certificates.ensure(own)}\n")
+            issue_certificate()
         handshake_log.start()
     exec_module("bouquet.superlink.serve_superlink", command_line(settings))
 

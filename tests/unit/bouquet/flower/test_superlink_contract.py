@@ -307,10 +307,14 @@ def test_a_method_that_we_override_exists_in_flower(servicer: str, ours: type) -
     added = {
         "_stream_logs",
         "_is_online",
-        "_record_partition",
+        "_admit",
+        "_keep_online",
+        "_note_call",
+        "_register_slot",
         "_resolve_in_flight",
         "_answer_with_error",
         "_on_node_gone",
+        "_on_node_removed",
     }
     overridden = {name for name, value in vars(ours).items() if inspect.isfunction(value)} - added
     gone = {name for name in overridden if not hasattr(find(servicer), name)}
