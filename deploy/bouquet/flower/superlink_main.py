@@ -108,6 +108,7 @@ class EventLifespan(SuperLinkLifespan):
     def shutdown(self) -> None:
         """Answer the held calls, each of which would keep its thread and the process alive, and stop the servers."""
         self._events.notifier.close()
+        self._partitions.close()
         if self.control_port is not None:
             self.control_port.close()
         super().shutdown()

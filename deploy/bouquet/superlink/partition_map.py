@@ -17,7 +17,6 @@ docs/decisions/0030-partitions-from-the-superlink.md.
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +144,7 @@ class PartitionMap:
         """
         self._now = now or process_clock().time
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._run_dir = run_dir
         self._reported = ReportedPartitions(run_dir)
         self._size_file = size_file
@@ -225,13 +225,16 @@ class PartitionMap:
         with self._lock:
             self._update()
 
+    def close(self) -> None:
+        """End the thread of `keep_updating`."""
+        self._closed.set()
+
     def keep_updating(self) -> None:
-        """Call `update` every second, in a thread."""
+        """Call `update` every second, in a thread, until `close`."""
 
         def keep_on() -> None:
             logged = ""
-            while True:
-                time.sleep(UPDATE_SECONDS)
+            while not self._closed.wait(UPDATE_SECONDS):
                 try:
                     self.update()
                     logged = ""

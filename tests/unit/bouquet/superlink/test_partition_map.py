@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from bouquet.contract.fleet_size import read_partitions, read_size, write_size
 from bouquet.contract.leases import Lease, holders, is_claimed, try_claim, try_lease
 from bouquet.contract.partitions import read_partition_ids
+from bouquet.polling import poll_until
+from bouquet.superlink import partition_map
 from bouquet.superlink.partition_map import (
     ENDED_SECONDS,
     JOINED_LOST_SECONDS,
@@ -366,3 +369,17 @@ def test_the_number_of_slots_survives_a_file_that_is_broken(tmp_path: Path) -> N
     (tmp_path / "slots.json").write_text("{")
     assert Cluster(tmp_path, expected=3).map.num_partitions == 3
     assert json.loads((tmp_path / "slots.json").read_text()) == {"configured": 3, "slots": 3}
+
+
+def test_the_thread_that_looks_at_the_size_ends_with_the_superlink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_map, "UPDATE_SECONDS", 0.01)
+    machine = Machine(tmp_path, 2)
+    machine.map.keep_updating()
+    write_size(machine.size_file, 5)
+    assert poll_until(lambda: machine.map.num_partitions == 5, 10, 0.01)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "partition-map"]
+    machine.map.close()
+    thread.join(10)
+    assert not thread.is_alive()
