@@ -53,7 +53,7 @@ class KubernetesRelease:
         self.name = name
 
     def root_certificate(self) -> bytes:
-        """Return the CA's certificate that the SuperLink itself has, whoever issued it.
+        """Return the CA's certificate that the SuperLink itself uses, for every source of its certificate.
 
         Raises:
             FleetError: There is no SuperLink that is ready, or kubectl may not read it.

@@ -184,7 +184,7 @@ def test_a_new_superlink_knows_the_size_of_the_cluster(tmp_path: Path) -> None:
     cluster.call(0, 1, 2, 3, 4)
     cluster.restart()
     assert read_size(cluster.run_dir / "size") == 5
-    cluster.expected = 8  # configured anew
+    cluster.expected = 8  # the configured number has changed
     cluster.restart()
     assert read_size(cluster.run_dir / "size") == 8
 
