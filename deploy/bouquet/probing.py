@@ -68,6 +68,17 @@ def probe(command: list[str], hint: str, timeout_seconds: float | None = None) -
     return subprocess.CompletedProcess(command, program.returncode, output, errors)
 
 
+def last_line(errors: str, otherwise: str) -> str:
+    """Return the last line that a program has written, which is the reason for most; `otherwise` if there is none."""
+    return (errors.strip().splitlines() or [otherwise])[-1]
+
+
+def docker_reason(errors: str | bytes) -> str:
+    """Return why a `docker` command failed, from what it has written to stderr."""
+    text = errors if isinstance(errors, str) else errors.decode(errors="replace")
+    return last_line(text, "docker gives no reason")
+
+
 def _kill(program: "subprocess.Popen[str]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(program.pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ from typing import IO
 from bouquet.errors import FleetError, HostError, SettingError
 from bouquet.host.results_folder import incoming
 from bouquet.polling import poll_until
-from bouquet.probing import probe
+from bouquet.probing import last_line, probe
 
 OPTION = "--kubernetes"
 CONTROL_PORT_IN_POD = 9093
@@ -153,8 +153,8 @@ class KubernetesRelease:
     def _run(self, *arguments: str) -> str:
         done = probe([*self._kubectl, *arguments], KUBECTL_HINT, KUBECTL_SECONDS)
         if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"kubectl exited with code {done.returncode}"]
-            raise FleetError(f"kubectl {arguments[0]}: {lines[-1]}", KUBECTL_HINT)
+            reason = last_line(done.stderr, f"kubectl exited with code {done.returncode}")
+            raise FleetError(f"kubectl {arguments[0]}: {reason}", KUBECTL_HINT)
         return done.stdout
 
     @contextmanager
@@ -182,5 +182,4 @@ def _ended(process: "subprocess.Popen[bytes]") -> bool:
 def _tail(output: IO[str]) -> str:
     """Return the last line that a program has written into a file."""
     output.seek(0)
-    lines = output.read().strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else ""
+    return last_line(output.read(), "").removeprefix("error: ")

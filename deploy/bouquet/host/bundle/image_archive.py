@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import IO
 
 from bouquet.errors import HostError
-from bouquet.probing import probe
+from bouquet.probing import docker_reason, probe
 
 ROLES = ("superlink", "supernode")
 CHUNK = 1 << 20
@@ -96,7 +96,9 @@ def load(archive: IO[bytes]) -> None:
         shutil.copyfileobj(archive, docker.stdin, CHUNK)
     _, errors = docker.communicate()
     if docker.returncode:
-        raise HostError(f"the images were not loaded: {_last_line(errors)}", "free some disk space, or restart Docker")
+        raise HostError(
+            f"the images were not loaded: {docker_reason(errors)}", "free some disk space, or restart Docker"
+        )
 
 
 def _compressed(command: list[str]) -> Iterator[bytes]:
@@ -112,15 +114,11 @@ def _compressed(command: list[str]) -> Iterator[bytes]:
             program.kill()
             raise
     if program.returncode:
-        raise HostError(f"docker save failed: {_last_line(errors)}", DOCKER_HINT)
+        raise HostError(f"docker save failed: {docker_reason(errors)}", DOCKER_HINT)
     yield compressor.flush()
 
 
 def _run(*arguments: str) -> None:
     answer = probe(["docker", *arguments], DOCKER_HINT)
     if answer.returncode:
-        raise HostError(f"docker {arguments[0]} failed: {_last_line(answer.stderr.encode())}", DOCKER_HINT)
-
-
-def _last_line(errors: bytes) -> str:
-    return (errors.decode(errors="replace").strip().splitlines() or ["docker gives no reason"])[-1]
+        raise HostError(f"docker {arguments[0]} failed: {docker_reason(answer.stderr)}", DOCKER_HINT)

@@ -23,6 +23,7 @@ from bouquet.host.fleet.image_build import build_images
 from bouquet.host.fleet.superlink_container import copy_results, read_packages
 from bouquet.host.packages.package_list import PackageList
 from bouquet.polling import poll_until
+from bouquet.probing import last_line
 from bouquet.settings.host import PROJECT, HostSettings
 
 GPU_OVERLAY = PROJECT / "deploy" / "compose" / "gpu.yml"
@@ -51,8 +52,8 @@ def docker_errors(what: str) -> Iterator[None]:
     try:
         yield
     except DockerException as error:
-        lines = (error.stderr or "").strip().splitlines() or [f"docker exited with code {error.return_code}"]
-        raise FleetError(f"{what}: {lines[-1]}", "check Docker: make doctor") from error
+        reason = last_line(error.stderr or "", f"docker exited with code {error.return_code}")
+        raise FleetError(f"{what}: {reason}", "check Docker: make doctor") from error
 
 
 class ComposeFleet:

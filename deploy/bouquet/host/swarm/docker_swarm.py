@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from bouquet.errors import FleetError
 from bouquet.host.swarm.stack import SUPERLINK_LABEL
-from bouquet.probing import probe
+from bouquet.probing import docker_reason, probe
 
 GPU_KIND = "NVIDIA-GPU"
 """The name of a GPU among the generic resources of a node (`node-generic-resources` of its daemon)."""
@@ -147,7 +147,7 @@ def tasks(stack: str) -> list[Task]:
     answer = probe(["docker", *command], DOCKER_HINT)
     if answer.returncode and "nothing found in stack" not in answer.stderr:
         this_node()
-        raise FleetError(f"the tasks could not be listed: {_last_line(answer.stderr)}", DOCKER_HINT)
+        raise FleetError(f"the tasks could not be listed: {docker_reason(answer.stderr)}", DOCKER_HINT)
     return [Task.parse(stack, line) for line in answer.stdout.splitlines()]
 
 
@@ -161,9 +161,5 @@ def update_states(stack: str, services: Sequence[str]) -> dict[str, tuple[str, s
 def _output(arguments: Sequence[str], timeout_seconds: float | None) -> str:
     answer = probe(["docker", *arguments], DOCKER_HINT, timeout_seconds)
     if answer.returncode:
-        raise FleetError(f"docker {' '.join(arguments[:2])}: {_last_line(answer.stderr)}", DOCKER_HINT)
+        raise FleetError(f"docker {' '.join(arguments[:2])}: {docker_reason(answer.stderr)}", DOCKER_HINT)
     return answer.stdout.strip()
-
-
-def _last_line(errors: str) -> str:
-    return (errors.strip().splitlines() or ["docker gives no reason"])[-1]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from bouquet.errors import HostError
 from bouquet.host.bundle.image_archive import names
-from bouquet.probing import probe
+from bouquet.probing import docker_reason, probe
 
 HOST_HINT = "check that this works: docker -H {host} version"
 HOST_TIMEOUT = 30.0
@@ -29,7 +29,7 @@ def load_into(hosts: Sequence[str], tag: str) -> Iterator[str]:
             yield f"images: {host} has them"
             continue
         if "o such image" not in answer.stderr:
-            raise HostError(f"{host}: {_last_line(answer.stderr)}", hint)
+            raise HostError(f"{host}: {docker_reason(answer.stderr)}", hint)
         _load(host, tag, hint)
         yield f"images: loaded into {host}"
 
@@ -54,20 +54,17 @@ def _load(host: str, tag: str, hint: str) -> None:
         assert save.stdout is not None  # noqa: S101  for mypy
         assert save.stderr is not None  # noqa: S101  for mypy
         save.stdout.close()
-        errors = save.stderr.read().decode(errors="replace")
+        errors = save.stderr.read()
     if load.returncode:
-        raise HostError(f"{host}: the images were not loaded: {_last_line(load.stderr.decode())}", hint)
+        raise HostError(f"{host}: the images were not loaded: {docker_reason(load.stderr)}", hint)
     if save.returncode:
-        raise HostError(f"docker save failed: {_last_line(errors)}", "build the images: bouquet swarm images")
+        raise HostError(f"docker save failed: {docker_reason(errors)}", "build the images: bouquet swarm images")
 
 
 def _run(*arguments: str) -> None:
     done = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True)
     if done.returncode:
         raise HostError(
-            f"docker {arguments[0]} {arguments[-1]}: {_last_line(done.stderr)}", "log in to the registry: docker login"
+            f"docker {arguments[0]} {arguments[-1]}: {docker_reason(done.stderr)}",
+            "log in to the registry: docker login",
         )
-
-
-def _last_line(errors: str) -> str:
-    return (errors.strip().splitlines() or ["docker gives no reason"])[-1]
