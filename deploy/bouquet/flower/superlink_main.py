@@ -8,6 +8,7 @@ the open-source release has no add-ons, and that API has no route that streams l
 
 import signal
 from contextlib import suppress
+from dataclasses import dataclass
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -50,6 +51,27 @@ from bouquet.superlink.partition_map import PartitionMap
 LOOPBACK = "127.0.0.1:0"
 
 
+@dataclass(frozen=True)
+class SuperLinkParts:
+    """What a SuperLink has beyond Flower's.
+
+    Attributes:
+        run_dir: The container's run folder, which has the files of `bouquet.contract.partitions`.
+        partitions: Which node holds which partition.
+        records: The names and kinds of nodes.
+        seed: The secret from which the nodes of a cluster derive their keys; None outside of a cluster.
+        control_socket: Where the Control API listens in place of its configured address: `unix:` and a path.
+        first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
+    """
+
+    run_dir: Path
+    partitions: PartitionMap
+    records: NodeRecords
+    seed: bytes | None = None
+    control_socket: str | None = None
+    first: bool = True
+
+
 class EventLifespan(SuperLinkLifespan):
     """Starts and stops the Control, Runtime and Fleet APIs of one SuperLink."""
 
@@ -59,13 +81,7 @@ class EventLifespan(SuperLinkLifespan):
         states: StateFactory,
         objects: ObjectFilesFactory,
         events: SuperLinkEvents,
-        *,
-        run_dir: Path,
-        partitions: PartitionMap,
-        records: NodeRecords,
-        seed: bytes | None = None,
-        control_socket: str | None = None,
-        first: bool,
+        parts: SuperLinkParts,
     ) -> None:
         """Prepare a SuperLink.
 
@@ -74,41 +90,31 @@ class EventLifespan(SuperLinkLifespan):
             states: Creates the state.
             objects: Creates the object store.
             events: The events of this SuperLink, shared by its servicers and the caller.
-            run_dir: The container's run folder, which has the files of `bouquet.contract.partitions`.
-            partitions: Which node holds which partition.
-            records: The names and kinds of nodes.
-            seed: The secret from which the nodes of a cluster derive their keys; None outside of a cluster.
-            control_socket: Where the Control API listens in place of `config.control_address`: `unix:` and a path.
-            first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
+            parts: What it has beyond Flower's SuperLink.
         """
         super().__init__(config, states)
         self._states = states
-        self._records = records
         self._objects = objects
         self._events = events
-        self._run_dir = run_dir
-        self._partitions = partitions
-        self._seed = seed
-        self._control_address = control_socket or config.control_address
-        self._first = first
+        self._parts = parts
         self.control_port: ControlPort | None = None
 
     def startup(self) -> None:
         """Take over what an earlier process has left, start the three APIs, and report that they accept calls."""
         state = self._states.state()
-        if self._first:
+        if self._parts.first:
             state.fail_running_tasks("The SuperLink was stopped or restarted during the run.")
         self._events.restore(state.messages)
         self._events.liveness.on_gone = self._on_node_gone
         self._events.is_responsive = state.is_responsive
         super().startup()
-        self._partitions.keep_updating()
+        self._parts.partitions.keep_updating()
         self._events.on_serving()
 
     def shutdown(self) -> None:
         """Answer the held calls, each of which would keep its thread and the process alive, and stop the servers."""
         self._events.notifier.close()
-        self._partitions.close()
+        self._parts.partitions.close()
         if self.control_port is not None:
             self.control_port.close()
         super().shutdown()
@@ -117,15 +123,15 @@ class EventLifespan(SuperLinkLifespan):
         state = self._states.state()
         if state.deactivate_node(node_id):
             log(WARNING, "SuperNode %s is offline: its connection was lost, and it did not call again", node_id)
-            self._partitions.gone(node_id, ended=False)
+            self._parts.partitions.gone(node_id, ended=False)
             self._events.notify_offline(state.messages, node_id)
 
     def _on_node_removed(self, node_id: int) -> None:
         """Free the name and the partition of a node that was removed, and answer its held calls."""
         with suppress(OSError):  # a full disk is no reason to keep the node
-            self._records.forget(node_id)
+            self._parts.records.forget(node_id)
         with suppress(OSError):
-            self._partitions.remove(node_id)
+            self._parts.partitions.remove(node_id)
         self._events.notify_removed(self._states.state().messages, node_id)
 
     def _start_control_api(self) -> None:
@@ -149,12 +155,12 @@ class EventLifespan(SuperLinkLifespan):
                 create_control_runtime_version_server_interceptor(),
             ],
         )
-        description = FleetDescriber(self._states, self._partitions, self._records)
+        description = FleetDescriber(self._states, self._parts.partitions, self._parts.records)
         server.add_generic_rpc_handlers((description.handler(),))
         server.start()
         self.grpc_servers.append(server)
         self.control_port = ControlPort(
-            self._control_address,
+            self._parts.control_socket or config.control_address,
             server.bound_address,
             ControlHttp(servicer, config.authn_plugin),
             None if config.insecure else (str(config.ssl_certfile), str(config.ssl_keyfile)),
@@ -201,10 +207,10 @@ class EventLifespan(SuperLinkLifespan):
             self._objects,
             config.enable_supernode_auth,
             self._events,
-            self._run_dir,
-            self._partitions,
-            self._records,
-            self._seed,
+            self._parts.run_dir,
+            self._parts.partitions,
+            self._parts.records,
+            self._parts.seed,
         )
         server = generic_create_grpc_server(
             servicer_and_add_fn=(servicer, add_FleetServicer_to_server),
@@ -223,16 +229,7 @@ class EventLifespan(SuperLinkLifespan):
 
 
 def create_lifespan(
-    config: SuperLinkLifespanConfig,
-    events: SuperLinkEvents,
-    files: MessageFiles,
-    *,
-    run_dir: Path,
-    partitions: PartitionMap,
-    records: NodeRecords,
-    seed: bytes | None = None,
-    control_socket: str | None = None,
-    first: bool,
+    config: SuperLinkLifespanConfig, events: SuperLinkEvents, files: MessageFiles, parts: SuperLinkParts
 ) -> EventLifespan:
     """Return a SuperLink that is ready to start; the arguments are those of `EventLifespan` and `run_superlink`.
 
@@ -249,42 +246,16 @@ def create_lifespan(
         raise ValueError(f"--database is {database!r}, which is not an SQLite database: give the path of a file.")
     objects = ObjectFilesFactory(database, files)
     states = StateFactory(database, get_federation_manager(is_simulation=config.simulation), objects, files)
-    return EventLifespan(
-        config,
-        states,
-        objects,
-        events,
-        run_dir=run_dir,
-        partitions=partitions,
-        records=records,
-        seed=seed,
-        control_socket=control_socket,
-        first=first,
-    )
+    return EventLifespan(config, states, objects, events, parts)
 
 
-def run_superlink(
-    events: SuperLinkEvents,
-    files: MessageFiles,
-    *,
-    run_dir: Path,
-    partitions: PartitionMap,
-    records: NodeRecords,
-    seed: bytes | None = None,
-    control_socket: str | None = None,
-    first: bool = True,
-) -> None:
+def run_superlink(events: SuperLinkEvents, files: MessageFiles, parts: SuperLinkParts) -> None:
     """Run `flower-superlink` with the arguments in `sys.argv`; it ends with `SystemExit`.
 
     Args:
         events: Gets the SuperLink's events.
         files: Where messages are kept for the process that replaces this one after a crash.
-        run_dir: The container's run folder, which has the files of `bouquet.contract.partitions`.
-        partitions: Which node holds which partition.
-        records: The names and kinds of nodes.
-        seed: The secret from which the nodes of a cluster derive their keys; None outside of a cluster.
-        control_socket: Where the Control API listens in place of its address: `unix:` and a path.
-        first: Whether this is the first process in its container, so that no ServerApp of an earlier run is alive.
+        parts: What it has beyond Flower's SuperLink.
     """
     check_version()
     warn_if_flwr_update_available(process_name="flower-superlink")
@@ -293,17 +264,7 @@ def run_superlink(
     event(EventType.RUN_SUPERLINK_ENTER)
     lifespan: EventLifespan | None = None
     try:
-        lifespan = create_lifespan(
-            config,
-            events,
-            files,
-            run_dir=run_dir,
-            partitions=partitions,
-            records=records,
-            seed=seed,
-            control_socket=control_socket,
-            first=first,
-        )
+        lifespan = create_lifespan(config, events, files, parts)
         lifespan.startup()
     except Exception as error:
         if lifespan is not None:

@@ -13,7 +13,7 @@ from bouquet.executor.channel import Channel
 from bouquet.executor.linux import die_with_parent, name_process, share_freed_memory
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.superlink_events import SuperLinkEvents
-from bouquet.flower.superlink_main import run_superlink
+from bouquet.flower.superlink_main import SuperLinkParts, run_superlink
 from bouquet.runtime.health import keep_pulsing
 from bouquet.settings.superlink import FlowerProcessSettings
 from bouquet.superlink.node_records import NodeRecords
@@ -55,9 +55,7 @@ def main() -> None:
     partitions = PartitionMap(
         options.run_dir, settings.directories.state, settings.size_file, settings.expected_supernodes
     )
-    run_superlink(
-        events,
-        files,
+    parts = SuperLinkParts(
         run_dir=options.run_dir,
         partitions=partitions,
         records=NodeRecords(settings.directories.state),
@@ -65,6 +63,7 @@ def main() -> None:
         control_socket=settings.control_socket,
         first=options.first,
     )
+    run_superlink(events, files, parts)
 
 
 if __name__ == "__main__":

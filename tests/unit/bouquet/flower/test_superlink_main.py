@@ -24,7 +24,7 @@ from bouquet.flower.control_client import ControlApiError, ControlClient, NodeDe
 from bouquet.flower.link_state import LinkState
 from bouquet.flower.message_files import MessageFiles
 from bouquet.flower.superlink_events import LOGS, SuperLinkEvents, replies_key
-from bouquet.flower.superlink_main import EventLifespan, create_lifespan, run_superlink
+from bouquet.flower.superlink_main import EventLifespan, SuperLinkParts, create_lifespan, run_superlink
 from bouquet.superlink.node_records import NodeRecords
 from bouquet.superlink.partition_map import Origin, PartitionMap
 from tests.unit.bouquet.flower.fakes import Traffic
@@ -53,15 +53,7 @@ class SuperLink:
         """Create the SuperLink with more arguments."""
         self.arguments(*more)
         config = _parse_superlink_lifespan_config()
-        lifespan = create_lifespan(
-            config,
-            self.events,
-            MessageFiles(self.folder / "messages"),
-            run_dir=self.folder,
-            partitions=PartitionMap(self.folder, self.folder),
-            records=NodeRecords(self.folder),
-            first=first,
-        )
+        lifespan = create_lifespan(config, self.events, self._files(), self._parts(first))
         self.lifespans.append(lifespan)
         return lifespan
 
@@ -75,13 +67,14 @@ class SuperLink:
 
     def run(self) -> None:
         """Run the SuperLink until it exits."""
-        run_superlink(
-            self.events,
-            MessageFiles(self.folder / "messages"),
-            run_dir=self.folder,
-            partitions=PartitionMap(self.folder, self.folder),
-            records=NodeRecords(self.folder),
-        )
+        run_superlink(self.events, self._files(), self._parts())
+
+    def _files(self) -> MessageFiles:
+        return MessageFiles(self.folder / "messages")
+
+    def _parts(self, first: bool = True) -> SuperLinkParts:
+        partitions = PartitionMap(self.folder, self.folder)
+        return SuperLinkParts(self.folder, partitions, NodeRecords(self.folder), first=first)
 
     def channel(self, api: int) -> grpc.Channel:
         """Connect to the API that started as number `api`."""
@@ -166,8 +159,8 @@ def test_a_node_is_described_and_named_until_it_is_removed(superlink: SuperLink)
     one, two = (state.create_node(NOOP_FLWR_AID, "", key, 30) for key in (b"one", b"two"))
     state.activate_node(one, 30)
     lifespan = superlink.lifespans[-1]
-    lifespan._records.note_kind(one, "joined")
-    lifespan._partitions.admit(one, Origin(joined=True))
+    lifespan._parts.records.note_kind(one, "joined")
+    lifespan._parts.partitions.admit(one, Origin(joined=True))
     assert lifespan.control_port is not None
     with ControlClient(lifespan.control_port.address, None) as client:
         client.name_node(one, "north", 10)
@@ -186,7 +179,7 @@ def test_a_node_is_described_and_named_until_it_is_removed(superlink: SuperLink)
         assert client.describe(10).nodes.keys() == {two}
         client.name_node(two, "north", 10)
     assert superlink.events.removed == {one}
-    assert lifespan._partitions.held_by(one, online=False) is None
+    assert lifespan._parts.partitions.held_by(one, online=False) is None
 
 
 def test_a_shutdown_answers_held_calls(superlink: SuperLink) -> None:
