@@ -1,6 +1,5 @@
 """The fleet as tasks of a Docker Swarm, on several hosts: deploys `deploy/swarm/stack.yml`."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ from bouquet.host.fleet.superlink_container import copy_results, read_packages
 from bouquet.host.packages.package_list import PackageList
 from bouquet.host.swarm import docker_swarm, host_images
 from bouquet.host.swarm.docker_swarm import Task, change
-from bouquet.host.swarm.stack import FOLDER, LEASE_FOLDER, RUN_FOLDER, SERVER_FOLDER, STACK, SUPERLINK_LABEL
+from bouquet.host.swarm.stack_names import FOLDER, LEASE_FOLDER, RUN_FOLDER, SERVER_FOLDER, STACK, SUPERLINK_LABEL
 from bouquet.host.swarm.stack_secrets import ensure_secrets, remove_secrets
 from bouquet.polling import poll_until
 from bouquet.probing import probe
@@ -319,7 +318,7 @@ class SwarmFleet:
         options = ["--follow"] if follow else []
         command = ["docker", "service", "logs", "--tail", "100", *options]
         readers = [subprocess.Popen([*command, f"{self._stack}_{service}"]) for service in SERVICES]
-        with contextlib.suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt):
             for reader in readers:
                 reader.wait()
         for reader in readers:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from bouquet.errors import FleetError
-from bouquet.host.swarm.stack import SUPERLINK_LABEL
+from bouquet.host.swarm.stack_names import SUPERLINK_LABEL
 from bouquet.probing import docker_reason, probe
 
 GPU_KIND = "NVIDIA-GPU"

@@ -11,11 +11,19 @@ from typing import Any
 import yaml
 
 from bouquet.files import write_if_changed
+from bouquet.host.swarm.stack_names import (
+    IDENTITY_FOLDER,
+    LEASE_FOLDER,
+    RUN_FOLDER,
+    SECRETS,
+    SERVER_FOLDER,
+    STACK,
+    SUPERLINK_LABEL,
+    SUPERNODE_LABEL,
+)
 from bouquet.settings.host import PROJECT
 
 COMPOSE = PROJECT / "docker-compose.yml"
-FOLDER = PROJECT / "deploy" / "swarm"
-STACK = FOLDER / "stack.yml"
 HEADER = """\
 # One SuperLink and SUPERNODES SuperNodes on the hosts of a Docker Swarm (docs/swarm.md).
 # Generated from docker-compose.yml by `python -m bouquet.host.swarm.stack`: do not edit. What differs from
@@ -26,18 +34,10 @@ UID = "49999"
 LIBRARY = "/var/lib/bouquet"
 SOCKET_FOLDER = f"{LIBRARY}/control"
 SOCKET = f"{SOCKET_FOLDER}/control.sock"
-RUN_FOLDER, SERVER_FOLDER = "/run/bouquet-task", "/run/bouquet-server"
-IDENTITY_FOLDER, LEASE_FOLDER = "/run/bouquet-identities", "/run/bouquet-leases"
-"""Where a tmpfs is mounted. It belongs to root, with the mode of the image's folder, or 1777 where the image has none:
-so these are folders that the image does not have."""
 NAME = "${COMPOSE_PROJECT_NAME:-bouquet}"
 """The stack's name, as far as the file needs it."""
-SECRETS = ("seed", "ca_key", "ca_crt")
-"""The stack's secrets, without the stack's name and an underscore before each."""
 SIZE_LABEL = "bouquet.supernodes"
 """The label of the SuperLink's service with the number of SuperNodes."""
-SUPERLINK_LABEL, SUPERNODE_LABEL = "bouquet.superlink", "bouquet.supernode"
-"""Labels of Swarm's nodes. `true` is where the SuperLink runs; `false` is where no SuperNode runs."""
 ONE_SHOTS = ("certificates", "setup", "ready", "submit")
 
 Mapping = dict[str, Any]

@@ -6,7 +6,7 @@ from pathlib import Path
 from bouquet.contract.tls_files import CA, CA_KEY
 from bouquet.errors import FleetError
 from bouquet.host.swarm.docker_swarm import ask, change
-from bouquet.host.swarm.stack import SECRETS
+from bouquet.host.swarm.stack_names import SECRETS
 from bouquet.oneshot.authority import SEED, make_secrets
 
 FILES = {"seed": SEED, "ca_key": CA_KEY, "ca_crt": CA}

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from bouquet.host.swarm.differences import DIFFERENCES, DOCUMENT, differing_paths, find_difference, with_table
-from bouquet.host.swarm.stack import FOLDER, SECRETS, STACK, read_compose, render, stack
+from bouquet.host.swarm.stack import read_compose, render, stack
+from bouquet.host.swarm.stack_names import FOLDER, SECRETS, STACK
 from bouquet.settings.host import PROJECT
 
 OVERLAYS = sorted(path for path in FOLDER.glob("*.yml") if path != STACK)
