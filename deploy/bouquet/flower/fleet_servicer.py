@@ -23,14 +23,13 @@ from flwr.common.logger import log
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
 from flwr.supercore.constant import NodeStatus
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.utils import get_metadata_bytes
 
 from bouquet.contract.keys import derive_key, public_key
 from bouquet.contract.partitions import NUM_PARTITIONS_HEADER, PARTITION_ID_HEADER, read_num_partitions
 from bouquet.flower.holding import HeldCalls, hold, requested_hold
 from bouquet.flower.link_state import StateFactory
-from bouquet.flower.messages import with_message_id
+from bouquet.flower.messages import deflated, with_message_id
 from bouquet.flower.object_files import ObjectFilesFactory
 from bouquet.flower.superlink_events import SuperLinkEvents, end_key, missing_objects, node_key, replies_key
 from bouquet.settings.env import MAX_SUPERNODES
@@ -279,13 +278,14 @@ class EventFleetServicer(FleetServicer):
         message_id, run_id = message.metadata.message_id, message.metadata.run_id
         key = replies_key(run_id)
         reply = with_message_id(Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message))
+        tree, objects = deflated(reply)
         with deliveries.expecting([(key, message_id)]):
             session_id = messages.start_session(run_id)
-            stored, _ = messages.store_message_and_object_tree(reply, get_object_tree(reply), session_id)
+            stored, _ = messages.store_message_and_object_tree(reply, tree, session_id)
             if not stored:  # the run has ended
                 messages.delete_messages({message_id})
                 return
-            for object_id, content in get_all_nested_objects(reply).items():
-                messages.store_object(run_id, session_id, object_id, content.deflate())
+            for object_id, content in objects.items():
+                messages.store_object(run_id, session_id, object_id, content)
             deliveries.announce(key, message_id, ())
         log(WARNING, "[RUN %s] %s", run_id, reason)

@@ -145,8 +145,6 @@ PRIVATE_IMPORTS: dict[str, tuple[str, ...]] = {
         "flwr.proto.run_pb2",
         "flwr.server.superlink.fleet.grpc_rere.fleet_servicer.FleetServicer",
         "flwr.supercore.constant.NodeStatus",
-        "flwr.supercore.inflatable.inflatable_object.get_all_nested_objects",
-        "flwr.supercore.inflatable.inflatable_object.get_object_tree",
         "flwr.supercore.utils.get_metadata_bytes",
     ),
     "heartbeat": ("flwr.supercore.heartbeat.HeartbeatSender",),

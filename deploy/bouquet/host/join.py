@@ -16,7 +16,7 @@ from bouquet.contract.keys import fingerprint, make_key, public_key
 from bouquet.errors import SettingError
 from bouquet.host.endpoint import Endpoint
 from bouquet.host.join_kubernetes import manifest
-from bouquet.host.joining_node import DATA, JoiningNode
+from bouquet.host.joining_node import DATA, PROBE, JoiningNode
 from bouquet.settings.host import HostSettings
 from bouquet.settings.node_config_settings import notation
 
@@ -29,7 +29,7 @@ HARDENING = (
 LIMITS = ("--memory=2g", "--cpus=1", "--pids-limit=1024", "--sysctl=net.ipv4.tcp_retries2=5")
 SERVICE = (
     *("--restart=unless-stopped", *LIMITS, "--log-opt=max-size=10m", "--log-opt=max-file=3"),
-    "--health-cmd=python3 -I -S /opt/bouquet/lib/bouquet/contract/readiness.py",
+    f"--health-cmd={' '.join(PROBE)}",
     *("--health-interval=1s", "--health-timeout=7200s", "--health-retries=1", "--health-start-period=86400s"),
 )
 # Podman refuses uid= and gid= of a tmpfs. Its option U makes the container's user the owner.
@@ -40,7 +40,7 @@ PODMAN_HARDENING = (
 # Podman has no daemon. systemd restarts containers after a reboot only with `always`, and calls a probe at intervals.
 PODMAN_SERVICE = (
     *("--restart=always", *LIMITS, "--log-driver=k8s-file", "--log-opt=max-size=10m"),
-    "--health-cmd=python3 -I -S /opt/bouquet/lib/bouquet/contract/readiness.py 0",
+    f"--health-cmd={' '.join(PROBE)} 0",
     *("--health-interval=30s", "--health-timeout=20s", "--health-retries=2", "--health-start-period=60s"),
 )
 ENGINES = ("docker", "podman", "kubernetes")

@@ -12,10 +12,9 @@ from typing import Any
 
 from bouquet.contract.keys import JOINED_NUMBER, key_path
 from bouquet.contract.tls_files import CA
-from bouquet.host.joining_node import DATA, JoiningNode
+from bouquet.host.joining_node import DATA, PROBE, JoiningNode
 
 USER = 49999
-PROBE = ["python3", "-I", "-S", "/opt/bouquet/lib/bouquet/contract/readiness.py", "0"]
 
 
 def manifest(nodes: Sequence[JoiningNode]) -> str:
@@ -92,7 +91,7 @@ def _pod(node: JoiningNode) -> dict[str, Any]:
                     "requests": {"cpu": "100m", "memory": "512Mi"},
                     "limits": {"cpu": "1", "memory": "2Gi"},
                 },
-                "readinessProbe": {"exec": {"command": PROBE}, "periodSeconds": 10, "timeoutSeconds": 5},
+                "readinessProbe": {"exec": {"command": [*PROBE, "0"]}, "periodSeconds": 10, "timeoutSeconds": 5},
                 "volumeMounts": [{"name": names[path], "mountPath": path} for path in volumes],
             }
         ],

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 DATA = "/var/lib/bouquet"
+PROBE = ("python3", "-I", "-S", "/opt/bouquet/lib/bouquet/contract/readiness.py")
+"""The probe, which holds; with the argument 0 it answers at once."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,12 @@ def make_secrets(folder: Path) -> None:
     """
     new_authority(folder)
     if not (folder / SEED).exists():
-        write_if_changed(folder / SEED, f"{secrets.token_hex(MIN_SEED_BYTES)}\n".encode("ascii"), 0o600)
+        write_if_changed(folder / SEED, new_seed() + b"\n", 0o600)
+
+
+def new_seed() -> bytes:
+    """Return a seed: random hex digits."""
+    return secrets.token_hex(MIN_SEED_BYTES).encode("ascii")
 
 
 def main() -> None:

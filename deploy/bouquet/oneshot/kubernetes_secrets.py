@@ -11,7 +11,6 @@ No Secret is ever changed: the API server refuses to create one that exists, so 
 
 import base64
 import json
-import secrets
 import ssl
 import sys
 import tempfile
@@ -24,12 +23,11 @@ from typing import Any
 
 from bouquet.contract.tls_files import CA, CA_KEY
 from bouquet.errors import FleetError, report_errors
+from bouquet.oneshot.authority import SEED, new_seed
 from bouquet.oneshot.certificates import new_authority
 from bouquet.settings.oneshot import KubernetesSecretSettings
 
 REQUEST_SECONDS = 30.0
-SEED = "seed"
-SEED_BYTES = 32
 Content = Mapping[str, bytes]
 
 
@@ -134,7 +132,7 @@ def ensure_secrets(api: KubernetesApi, settings: KubernetesSecretSettings) -> li
                 f"delete the one that is wrong, usually {settings.ca}, and repeat; then restart the SuperNodes",
             )
     if settings.seed:
-        lines.append(_ensure(api, settings.seed, _new_seed, settings.labels))
+        lines.append(_ensure(api, settings.seed, lambda: {SEED: new_seed()}, settings.labels))
     return lines
 
 
@@ -155,10 +153,6 @@ def _new_authority() -> Content:
     with tempfile.TemporaryDirectory() as folder:
         new_authority(Path(folder))
         return {name: (Path(folder) / name).read_bytes() for name in (CA_KEY, CA)}
-
-
-def _new_seed() -> Content:
-    return {SEED: secrets.token_hex(SEED_BYTES).encode()}
 
 
 def main() -> None:

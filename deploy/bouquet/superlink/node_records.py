@@ -8,8 +8,8 @@ from pathlib import Path
 from bouquet.files import write_atomically
 
 FILE = "nodes.json"
-LOCAL, SLOT, JOINED = "local", "slot", "joined"
-"""The kinds of nodes: of the fleet's machine, of a cluster, and joined from another machine."""
+LOCAL, SLOT = "local", "slot"
+"""The kinds of nodes, beside `bouquet.contract.partitions.JOINED`: of the fleet's machine, and of a cluster."""
 
 
 class NameTakenError(Exception):

@@ -34,7 +34,7 @@ from bouquet.contract.partitions import (
 )
 from bouquet.files import write_atomically
 from bouquet.runtime.steady_clock import process_clock
-from bouquet.superlink import node_records
+from bouquet.superlink.node_records import LOCAL, SLOT
 
 ENDED_SECONDS = 30.0
 """A node that has ended in order counts for so long: time for a restart, or for a rolling update to replace it."""
@@ -87,7 +87,7 @@ class Origin:
     @property
     def kind(self) -> str:
         """The kind of the node."""
-        return node_records.JOINED if self.joined else node_records.LOCAL if self.slot is None else node_records.SLOT
+        return JOINED if self.joined else LOCAL if self.slot is None else SLOT
 
 
 def _number(value: str | bytes | None) -> int | None:

@@ -20,7 +20,7 @@ from bouquet.host.bootstrap import base_image, compose_plugin
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.compose_files import compose_files
 from bouquet.host.fleet.image_build import build_images
-from bouquet.host.fleet.superlink_container import copy_results, read_packages
+from bouquet.host.fleet.superlink_container import copy_results, read_packages, read_tag
 from bouquet.host.packages.package_list import PackageList
 from bouquet.polling import poll_until
 from bouquet.probing import last_line
@@ -101,7 +101,7 @@ class ComposeFleet:
         """Return the tag of the SuperLink's image, which that of the SuperNodes has, too."""
         with docker_errors("the containers could not be listed"):
             superlinks = self._compose.ps(["superlink"])
-        return str(superlinks[0].config.image).rpartition(":")[2] if superlinks else None
+        return read_tag(superlinks[0]) if superlinks else None
 
     def prepare(self, packages: PackageList) -> Iterator[str]:
         """Find or install Compose v2 and the base image, then build the images; unchanged layers are cached."""

@@ -15,6 +15,11 @@ RESULTS_IN_CONTAINER = "/var/lib/bouquet/results"
 LIST_IN_CONTAINER = f"/opt/bouquet/{LIST}"
 
 
+def read_tag(superlink: Container) -> str:
+    """Return the tag of the SuperLink's image, which that of the SuperNodes has, too."""
+    return str(superlink.config.image).partition("@")[0].rpartition(":")[2]
+
+
 def read_packages(docker: DockerClient, superlink: Container) -> str:
     """Return the digest of the package list in the SuperLink's image."""
     with tempfile.TemporaryDirectory() as scratch:

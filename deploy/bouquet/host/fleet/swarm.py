@@ -22,7 +22,7 @@ from bouquet.host.bundle import image_archive
 from bouquet.host.fleet.base import LOG_TAIL_LINES, UNHEALTHY_HINT, Member, is_complete
 from bouquet.host.fleet.compose_files import compose_files
 from bouquet.host.fleet.image_build import build_images
-from bouquet.host.fleet.superlink_container import copy_results, read_packages
+from bouquet.host.fleet.superlink_container import copy_results, read_packages, read_tag
 from bouquet.host.packages.package_list import PackageList
 from bouquet.host.swarm import docker_swarm, host_images
 from bouquet.host.swarm.docker_swarm import Task, change
@@ -77,7 +77,7 @@ class SwarmFleet:
     def tag(self) -> str | None:
         """Return the tag of the SuperLink's image, which that of the SuperNodes has, too."""
         superlink = self._find_superlink()
-        return str(superlink.config.image).partition("@")[0].rpartition(":")[2] if superlink else None
+        return read_tag(superlink) if superlink else None
 
     def prepare(self, packages: PackageList) -> Iterator[str]:
         """Build the images, name them by their content, and bring them to the hosts.

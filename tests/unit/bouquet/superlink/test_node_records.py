@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bouquet.superlink.node_records import FILE, JOINED, LOCAL, NameTakenError, NodeRecord, NodeRecords
+from bouquet.contract.partitions import JOINED
+from bouquet.superlink.node_records import FILE, LOCAL, NameTakenError, NodeRecord, NodeRecords
 
 
 def test_names_and_kinds_outlive_the_process(tmp_path: Path) -> None:
