@@ -28,12 +28,9 @@ def refuse_other_packages(fleet: Fleet, packages: PackageList, settings: HostSet
     """
     if fleet.packages() in (None, packages.digest):
         return
-    # Imported here: importing Flower is slow, and most starts do without it.
-    from bouquet.flower.control_client import ControlClient  # noqa: PLC0415
-
     try:
         endpoint = Endpoint.of(fleet, settings.control_port)
-        with ControlClient(endpoint.address, endpoint.root_certificate) as client:
+        with endpoint.client() as client:
             runs = client.list_runs(CALL_TIMEOUT)
     except FleetError:
         return  # a SuperLink that does not answer: the start repairs it

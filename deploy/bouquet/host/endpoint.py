@@ -1,7 +1,10 @@
 """Where a fleet's SuperLink is, as the fleet itself knows it: the file of connections may name another by now."""
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from bouquet.flower.control_client import ControlClient
 
 
 class HasCertificate(Protocol):
@@ -31,3 +34,9 @@ class Endpoint:
             FleetError: The fleet has no certificates yet, or its SuperLink is not running.
         """
         return cls(f"127.0.0.1:{control_port}", fleet.root_certificate())
+
+    def client(self) -> "ControlClient":
+        """Return a connection to the Control API; leaving its `with` block closes it."""
+        from bouquet.flower.control_client import ControlClient  # noqa: PLC0415  importing Flower takes a second
+
+        return ControlClient(self.address, self.root_certificate)

@@ -144,8 +144,6 @@ def enrol_remote_nodes(
         SettingError: Another node has one of the names.
         FleetError: The SuperLink cannot be reached.
     """
-    from bouquet.flower.control_client import ControlClient  # noqa: PLC0415  importing Flower is slow
-
     keys = settings.node_config
     node_config = keys.for_all if settings.partition_id is None else keys.of(settings.partition_id)
     template = JoiningNode(
@@ -161,7 +159,7 @@ def enrol_remote_nodes(
     for name in options.names():
         key = make_key()
         nodes.append(replace(template, name=name or f"node-{digest(key)}", key=key))
-    with ControlClient(endpoint.address, endpoint.root_certificate) as api:
+    with endpoint.client() as api:
         taken = {known.name: node_id for node_id, known in api.describe(API_SECONDS).nodes.items()}
         for node in nodes:
             if node.name in taken:

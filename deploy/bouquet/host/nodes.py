@@ -74,7 +74,7 @@ def list_nodes(endpoint: Endpoint, fleet: Fleet) -> list[ListedNode]:
     Raises:
         FleetError: The SuperLink cannot be reached.
     """
-    with _client(endpoint) as api:
+    with endpoint.client() as api:
         return merge(api.list_nodes(API_SECONDS), api.describe(API_SECONDS), fleet.node_statuses(), fleet.members())
 
 
@@ -162,7 +162,7 @@ def change_node(endpoint: Endpoint, fleet: Fleet, change: NodeChange) -> Iterato
     if change.action == "name":
         check_name("NAME", change.name, change.name)
     node = find(list_nodes(endpoint, fleet), change.node)
-    with _client(endpoint) as api:
+    with endpoint.client() as api:
         if change.action == "name":
             _give_name(api, node, change.name)
             yield f"{node} is now called {change.name}"
@@ -196,12 +196,6 @@ def _refuse_removal(node: ListedNode) -> None:
     if node.kind == "slot":
         hint = "leave it in the list; a key that must not be used any more: bouquet nodes revoke"
         raise FleetError(f"{node} is a slot of a cluster, which comes back with the same key when it grows", hint)
-
-
-def _client(endpoint: Endpoint) -> "ControlClient":
-    from bouquet.flower.control_client import ControlClient  # noqa: PLC0415  importing Flower is slow
-
-    return ControlClient(endpoint.address, endpoint.root_certificate)
 
 
 def _fingerprint(public_key: bytes) -> str:

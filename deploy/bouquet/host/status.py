@@ -83,11 +83,8 @@ def _connection_problem(flower_home: Path, endpoint: Endpoint) -> str:
 
 def list_known_nodes(endpoint: Endpoint) -> "tuple[list[KnownNode], str]":
     """Return the nodes that the SuperLink knows, and why it did not answer, empty where it did."""
-    # Imported here: the import takes a second, during which Docker answers.
-    from bouquet.flower.control_client import ControlClient  # noqa: PLC0415
-
     try:
-        with ControlClient(endpoint.address, endpoint.root_certificate) as client:
+        with endpoint.client() as client:
             return client.list_nodes(SUPERLINK_TIMEOUT), ""
     except FleetError as error:
         return [], str(error)
