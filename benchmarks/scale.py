@@ -2,7 +2,7 @@
 
 It starts a SuperLink as the process fleet does, and light clients (`benchmarks.light_clients`) that wait for messages.
 It measures the SuperLink's processes while all nodes wait, and then in rounds of messages of several sizes
-(`tests/apps/noop`). The figures for documents are in docs/scale.md. Everything ends with this process.
+(`tests/apps/noop`). Everything ends with this process.
 """
 
 import argparse

@@ -47,7 +47,7 @@ class Partition:
         """
         self.partition_id = partition_id
         self.num_partitions = num_partitions
-        self.is_assigned = joined or slot is not None
+        self._is_assigned = joined or slot is not None
         self._wanted = partition_id if pinned else None
         self._slot = JOINED if joined else None if slot is None else str(slot)
 
@@ -63,7 +63,7 @@ class Partition:
 
     def learn(self, metadata: dict[str, str]) -> None:
         """Take over what the SuperLink has said in an answer."""
-        if self.is_assigned and PARTITION_ID_HEADER in metadata:
+        if self._is_assigned and PARTITION_ID_HEADER in metadata:
             self.partition_id = int(metadata[PARTITION_ID_HEADER])
         if NUM_PARTITIONS_HEADER in metadata:
             self.num_partitions = int(metadata[NUM_PARTITIONS_HEADER])

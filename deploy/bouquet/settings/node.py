@@ -82,7 +82,6 @@ class SuperNodeSettings:
         size = MAX_SUPERNODES if file or joined else supernodes(environment)
         partition_id, source = _pinned_partition(environment, size, joined=joined)
         seed, ca = (text(environment, name, "") for name in (SEED_FILE, "BOUQUET_CA_FILE"))
-        joined = choice(environment, "BOUQUET_JOINED", ("0", "1")) == "1"
         if (seed or joined) and choice(environment, "EXECUTOR", ("warm", "stock")) == "stock":
             raise SettingError(
                 "EXECUTOR",
