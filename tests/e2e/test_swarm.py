@@ -20,7 +20,8 @@ import pytest
 
 from bouquet.host.bundle import image_archive
 from tests.e2e.conftest import APPS, BOUQUET, COMMAND_SECONDS, PROJECT, Bouquet, wait_until
-from tests.e2e.swarm_hosts import SwarmHost, can_have_hosts, swarm_hosts
+from tests.e2e.docker_host import can_have_hosts
+from tests.e2e.swarm_hosts import SwarmHost, swarm_hosts
 
 SUPERNODES = 9
 UID = 49999
@@ -104,7 +105,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def hosts(docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[SwarmHost]]:
-    if not can_have_hosts():
+    if not can_have_hosts("iptables"):
         pytest.skip("Docker daemons of its own need root, dockerd, ip, iptables and nsenter")
     with swarm_hosts(tmp_path_factory.mktemp("swarm"), 3) as found:
         yield found
